@@ -1,0 +1,5 @@
+"""The base of all errors whose message is meant for the person who runs the workflow."""
+
+
+class PrefdeltaError(Exception):
+    """Bad input or a broken environment: the message says what is wrong, where, and what to do."""

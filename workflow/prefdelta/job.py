@@ -1,0 +1,37 @@
+"""What every script does around its one function: log to the rule's file, and end with a message instead of a traceback."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from prefdelta.errors import PrefdeltaError
+
+log = logging.getLogger("prefdelta")
+
+
+@contextmanager
+def job(log_file: str) -> Iterator[None]:
+    """Logs to ``log_file`` (which Snakemake shows where a job fails). A `PrefdeltaError` ends the process with its message.
+
+    The last line says how long the process took to start and import, and how long it worked.
+    """
+    started = time.time()
+    startup = started - psutil.Process().create_time()
+    Path(log_file).parent.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(filename=log_file, filemode="w", level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    logging.captureWarnings(True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        yield
+    except PrefdeltaError as error:
+        log.error("%s: %s", type(error).__name__, error)
+        sys.exit(1)
+    except Exception:
+        log.exception("unexpected error")
+        raise
+    log.info("done: %.2f s of start-up and imports, %.2f s of work", startup, time.time() - started)
