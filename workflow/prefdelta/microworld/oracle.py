@@ -1,0 +1,42 @@
+"""The exact oracle: grades any text as a trace for a problem, in all five dimensions and on the final answer."""
+
+import re
+from collections import Counter
+from itertools import pairwise
+
+from prefdelta.microworld.problems import ANSWER, OPERATORS, Problem, final_answer
+from prefdelta.rubric import DIMENSIONS
+
+_STEP = re.compile(r"[a-h]\)x?([-+*])=?(\d) to (\d)=(\d)(?: left)?")
+
+
+def grade(problem: Problem, trace: str) -> dict[str, float]:
+    """Scores from 1 (worst) to 5 (faultless) for each dimension: 1 + 4 x the share of what is right.
+
+    - factuality: the problem's numbers (start and operands, as a multiset) that the trace uses;
+    - strategy_coherence: the positions at which the right operation is applied;
+    - step_coherence: the links (step to step, last step to answer) whose second end repeats the first one's result;
+    - computational_precision: the steps whose result follows from their own operands;
+    - signal_to_noise: the characters that belong to steps and answer.
+
+    Steps that are missing or too many count against strategy and coherence. A text without any step scores 1 throughout.
+    """
+    statements = [statement.strip() for statement in trace.split(";")]
+    steps = [(int(m[3]), m[1], int(m[2]), int(m[4])) for s in statements if (m := _STEP.fullmatch(s))]
+    if not steps:
+        return dict.fromkeys(DIMENSIONS, 1.0)
+    answer = final_answer(trace)
+    n_positions = max(len(problem.operations), len(steps))
+    wanted = Counter([problem.start, *(operand for _, operand in problem.operations)])
+    used = Counter([steps[0][0], *(operand for _, _, operand, _ in steps)])
+    planned = zip(steps, problem.operations, strict=False)
+    links = sum(after[0] == before[3] for before, after in pairwise(steps))
+    filler = sum(len(s) + 1 for s in statements if not _STEP.fullmatch(s) and not ANSWER.fullmatch(s))
+    shares = {
+        "factuality": (wanted & used).total() / max(wanted.total(), used.total()),
+        "strategy_coherence": sum(step[1] == operator for step, (operator, _) in planned) / n_positions,
+        "step_coherence": (links + (answer == str(steps[-1][3]))) / n_positions,
+        "computational_precision": sum(OPERATORS[o](a, b) == c for a, o, b, c in steps) / len(steps),
+        "signal_to_noise": max(0.0, 1 - filler / len(trace)),
+    }
+    return {dimension: 1 + 4 * share for dimension, share in shares.items()}

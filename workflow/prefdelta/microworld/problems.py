@@ -1,0 +1,84 @@
+"""Problems of the micro-world: one latent skill (chains of single-digit operations modulo 10) under three surfaces."""
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+DOMAINS = ("arithmetic", "program", "story")
+OPERATORS: dict[str, Callable[[int, int], int]] = {
+    "+": lambda a, b: (a + b) % 10,
+    "-": lambda a, b: (a - b) % 10,
+    "*": lambda a, b: (a * b) % 10,
+}
+VERBS = {"+": ("finds", "gets"), "-": ("loses", "gives"), "*": ("scales", "grows")}
+OPERANDS = range(1, 6)
+NAMES = ("Ann", "Bo", "Cy", "Di")
+OPERATOR_OF_VERB = {verb: operator for operator, verbs in VERBS.items() for verb in verbs}
+
+LABELS = "abcdefgh"  # the operations of a problem are lettered, as the questions of an exercise sheet are
+ANSWER = re.compile(r"#(\d)")
+
+_START = {"arithmetic": re.compile(r"(\d)"), "program": re.compile(r"x=(\d)"), "story": re.compile(r"[A-Z][a-z]+ has (\d)")}
+_CLAUSE = {
+    "arithmetic": re.compile(r"([-+*])(\d)"),
+    "program": re.compile(r"x([-+*])=(\d)"),
+    "story": re.compile(rf"({'|'.join(OPERATOR_OF_VERB)}) (\d)"),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """``start`` is a digit; ``operations`` are (operator, digit) applied from left to right, each modulo 10."""
+
+    domain: str
+    start: int
+    operations: tuple[tuple[str, int], ...]
+
+    @property
+    def results(self) -> list[int]:
+        """The value after each operation; the last one is the answer."""
+        values = [self.start]
+        for operator, operand in self.operations:
+            values.append(OPERATORS[operator](values[-1], operand))
+        return values[1:]
+
+    @property
+    def answer(self) -> int:
+        return self.results[-1]
+
+
+def draw(domain: str, n_operations: int, rng: random.Random) -> Problem:
+    """A uniformly random problem of ``domain`` with ``n_operations`` operations and operands from `OPERANDS`."""
+    operations = tuple((rng.choice("+-*"), rng.choice(OPERANDS)) for _ in range(n_operations))
+    return Problem(domain, rng.randint(0, 9), operations)
+
+
+def render(problem: Problem, rng: random.Random) -> str:
+    """The prompt's text. Only stories use ``rng`` (names and verbs); `parse` gives the problem back from any of them."""
+    if problem.domain == "arithmetic":
+        start, clauses = f"{problem.start}", [f"{operator}{n}" for operator, n in problem.operations]
+    elif problem.domain == "program":
+        start, clauses = f"x={problem.start}", [f"x{operator}={n}" for operator, n in problem.operations]
+    else:
+        start = f"{rng.choice(NAMES)} has {problem.start}"
+        clauses = [f"{rng.choice(VERBS[operator])} {n}" for operator, n in problem.operations]
+    return start + "".join(f";{label}){clause}" for label, clause in zip(LABELS, clauses, strict=False))
+
+
+def parse(text: str) -> Problem:
+    """The problem that ``text`` states. Raises ValueError where it is none of the micro-world's."""
+    start, *clauses = re.split(r";[a-h]\)", text)
+    for domain in DOMAINS:
+        found = _START[domain].fullmatch(start)
+        steps = [_CLAUSE[domain].fullmatch(clause) for clause in clauses]
+        if found and steps and all(steps):
+            operations = tuple((OPERATOR_OF_VERB.get(m[1], m[1]), int(m[2])) for m in steps if m)
+            return Problem(domain, int(found[1]), operations)
+    raise ValueError(f"not a micro-world problem: {text!r}")
+
+
+def final_answer(trace: str) -> str | None:
+    """The digit of the last ``#digit`` statement, or None where the trace gives no answer."""
+    found = [match[1] for statement in trace.split(";") if (match := ANSWER.fullmatch(statement.strip()))]
+    return found[-1] if found else None
