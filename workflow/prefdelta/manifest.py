@@ -1,0 +1,48 @@
+"""The manifest of a checkpoint folder: written last, with a hash of every file, so that a folder has one file target."""
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from prefdelta.atomic import write_text
+from prefdelta.errors import PrefdeltaError
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "tokenizers", "numpy")
+
+
+class ManifestError(PrefdeltaError):
+    """A checkpoint folder does not hold what its manifest says."""
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(path: Path | str, content: dict[str, Any]) -> None:
+    """Writes ``content`` with the hashes of all files of the manifest's folder (``files``) and package versions."""
+    path = Path(path)
+    files = {
+        str(file.relative_to(path.parent)): _sha256(file)
+        for file in sorted(path.parent.rglob("*"))
+        if file.is_file() and file != path and not file.name.startswith(".")
+    }
+    versions = {package: version(package) for package in PACKAGES}
+    write_text(json.dumps({**content, "versions": versions, "files": files}, indent=1, sort_keys=True), path)
+
+
+def read_manifest(path: Path | str) -> dict[str, Any]:
+    """The manifest at ``path``, after every file of its folder was checked. Raises ManifestError on any difference."""
+    path = Path(path)
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"{path} is not JSON ({error}). Delete it and run again.") from None
+    for name, expected in content["files"].items():
+        file = path.parent / name
+        if not file.exists() or _sha256(file) != expected:
+            state = "has changed since it was written" if file.exists() else "is missing"
+            raise ManifestError(f"{file} {state}, so the checkpoint can't be trusted. Delete {path} and run again.")
+    return content

@@ -1,0 +1,168 @@
+"""Language models of the micro-world, trained from scratch into ordinary transformers checkpoints."""
+
+import logging
+import math
+import random
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, set_seed
+
+from prefdelta.manifest import write_manifest
+from prefdelta.microworld.authors import FILLER, FaultRates, write
+from prefdelta.microworld.problems import LABELS, NAMES, OPERATOR_OF_VERB, draw, render
+from prefdelta.prompts import held_out
+
+log = logging.getLogger(__name__)
+
+SPECIAL = ("<pad>", "<user>", "<assistant>", "<end>", "<unknown>")
+TOKEN = r"[a-h]\)| ?[A-Za-z]+|."  # a label, a word with the space before it, or a single character
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}<assistant>{% generation %}{{ message['content'] }}<end>{% endgeneration %}"
+    "{% else %}<user>{{ message['content'] }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+FAMILIES = {"qwen3": Qwen3Config, "llama": LlamaConfig}
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of digits, signs and the world's words, whose chat template ends an assistant turn with ``<end>``."""
+    words = [*NAMES, " has", *OPERATOR_OF_VERB, "x", " to", " left", *(f"{label})" for label in LABELS)]
+    words += sorted({word for filler in FILLER for word in re.findall(TOKEN, filler)})
+    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *"0123456789+-*=;# ", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(TOKEN), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<end>",
+        unk_token="<unknown>",
+        additional_special_tokens=["<user>", "<assistant>"],
+        chat_template=CHAT_TEMPLATE,
+        padding_side="left",
+        model_max_length=256,
+    )
+
+
+def make_model(family: str, hidden_size: int, layers: int, heads: int, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """An untrained model of ``family`` (a key of `FAMILIES`), in float32, with tied embeddings."""
+    config = FAMILIES[family](
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=hidden_size // heads,
+        max_position_embeddings=256,
+        # The usual 0.02 and 10,000 are for wide models and long texts: at this size they delay the first copying circuit
+        # from about 200 to more than 1,000 steps.
+        initializer_range=hidden_size**-0.5,
+        rope_parameters={"rope_type": "default", "rope_theta": 100.0},
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def corpus(
+    n: int,
+    authors: list[tuple[float, FaultRates]],
+    domains: list[str],
+    operations: list[int],
+    tokenizer: PreTrainedTokenizerFast,
+    rng: random.Random,
+) -> list[tuple[list[int], int]]:
+    """``n`` training texts as (token ids, length of the prompt part). Problems that are held out for evaluation are left out."""
+    vocabulary = tokenizer.get_vocab()
+    weights, faults = [weight for weight, _ in authors], [rates for _, rates in authors]
+    texts: list[tuple[list[int], int]] = []
+    while len(texts) < n:
+        problem = draw(rng.choice(domains), rng.randint(*operations), rng)
+        prompt = render(problem, rng)
+        if held_out(prompt):
+            continue
+        # The chat template written out, and looked up without the tokenizer's own overhead: a corpus has 100,000 texts.
+        trace = write(problem, rng.choices(faults, weights)[0], rng)
+        asked = ["<user>", *re.findall(TOKEN, prompt), "<assistant>"]
+        ids = [vocabulary[token] for token in [*asked, *re.findall(TOKEN, trace), "<end>"]]
+        texts.append((ids, len(asked)))
+    return texts
+
+
+def pretrain_model(
+    output: Path | str,
+    *,
+    family: str,
+    hidden_size: int,
+    layers: int,
+    heads: int,
+    authors: list[tuple[float, FaultRates]],
+    domains: list[str],
+    operations: list[int],
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    threads: int,
+) -> None:
+    """Trains a model from scratch on what ``authors`` (weight, fault rates) write; saves it with tokenizer beside its manifest.
+
+    AdamW with 50 steps of warm-up and a cosine decay; the loss is on traces only. ``output`` is the manifest.
+    """
+    torch.set_num_threads(threads)
+    set_seed(seed)
+    rng = random.Random(seed)
+    tokenizer = make_tokenizer()
+    model = make_model(family, hidden_size, layers, heads, tokenizer)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    texts = corpus(steps * batch_size, authors, domains, operations, tokenizer, rng)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / 50) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))
+    )
+    losses = []
+    started = told = time.monotonic()
+    for step, batch in enumerate(_batches(texts, batch_size, rng), start=1):
+        ids = torch.full((len(batch), max(len(tokens) for tokens, _ in batch)), tokenizer.pad_token_id)
+        targets = torch.full_like(ids, -100)
+        for row, (tokens, n_prompt) in enumerate(batch):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            targets[row, n_prompt : len(tokens)] = ids[row, n_prompt : len(tokens)]
+        # Padding stands on the right and attention is causal, so no mask is needed.
+        hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
+        on_trace = targets[:, 1:] != -100
+        loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[on_trace]), targets[:, 1:][on_trace])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        scheduler.step()
+        losses.append(round(loss.item(), 5))
+        if time.monotonic() - told > 5 or step == steps:
+            told = time.monotonic()
+            left = (told - started) / step * (steps - step)
+            log.info("step %d of %d, loss %.4f, about %.0f s left", step, steps, losses[-1], left)
+    output = Path(output)
+    model.save_pretrained(output.parent)
+    tokenizer.save_pretrained(output.parent)
+    write_manifest(output, {"parameters": parameters, "steps": steps, "seed": seed, "losses": losses[:: max(1, steps // 100)]})
+
+
+def _batches(texts: list[tuple[list[int], int]], batch_size: int, rng: random.Random) -> Iterator[list[tuple[list[int], int]]]:
+    """Batches of texts of similar length (sorted within 16 batches), in random order."""
+    window = 16 * batch_size
+    for begin in range(0, len(texts), window):
+        near = sorted(texts[begin : begin + window], key=lambda text: len(text[0]))
+        batches = [near[i : i + batch_size] for i in range(0, len(near), batch_size)]
+        rng.shuffle(batches)
+        yield from batches
