@@ -1,0 +1,65 @@
+"""Intervals for accuracies and paired differences: a bootstrap over items nested in training seeds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t
+
+Array = NDArray[np.float64]
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % interval, in the units of the data."""
+
+    estimate: float
+    ci_low: float
+    ci_high: float
+
+
+def item_weights(n_items: int, n_resamples: int, seed: int) -> Array:
+    """(n_resamples, n_items) bootstrap weights, each row summing to 1. Share them among arms: that pairs them by item."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n_items, np.full(n_items, 1 / n_items), size=n_resamples) / n_items
+
+
+def nested_interval(arm: Array, versus: Array | None, weights: Array, seed: int) -> Interval:
+    """Interval of an arm's mean, or of its mean difference to ``versus`` on the same items.
+
+    ``arm`` and ``versus`` are (n_seeds, n_items) scores; ``weights`` come from `item_weights`. Every resample draws items (the
+    same for both sides) and, within each side, training seeds: n_seeds - 1 of n_seeds with replacement, which makes the
+    bootstrap variance of a mean unbiased for few seeds (Rao and Wu 1988, doi 10.1080/01621459.1988.10478591). The interval is the
+    estimate -+ a quantile of Student's t x the bootstrap's standard deviation, with Satterthwaite's degrees of freedom from
+    the variance components: with three seeds a normal quantile would be far too short. A side with one seed (the base
+    policy, say) is taken as fixed, and the interval then speaks of items only.
+    """
+    rng = np.random.default_rng(seed)
+    sides = [arm] if versus is None else [arm, -versus]
+    estimate = float(sum(side.mean() for side in sides))
+    draws = np.zeros(len(weights))
+    variances: list[tuple[float, int]] = []
+    for side in sides:
+        n_seeds = len(side)
+        by_seed = weights @ side.T  # (n_resamples, n_seeds)
+        if n_seeds == 1:
+            draws += by_seed[:, 0]
+            continue
+        picks = rng.integers(n_seeds, size=(len(weights), n_seeds - 1))
+        draws += np.take_along_axis(by_seed, picks, axis=1).mean(axis=1)
+        variances.append((float(side.mean(axis=1).var(ddof=1)) / n_seeds, n_seeds - 1))
+    per_item = sum(side.mean(axis=0) for side in sides)
+    n_items = arm.shape[1]
+    variances.append((float(np.var(per_item, ddof=1)) / n_items if n_items > 1 else 0.0, max(n_items - 1, 1)))
+    total = sum(variance for variance, _ in variances)
+    if total == 0:
+        return Interval(estimate, estimate, estimate)
+    freedom = total**2 / sum(variance**2 / degrees for variance, degrees in variances)
+    half = float(t.ppf((1 + LEVEL) / 2, freedom) * draws.std(ddof=1))
+    return Interval(estimate, estimate - half, estimate + half)
+
+
+def mean_interval(values: Array, seed: int, n_resamples: int) -> Interval:
+    """Interval of a plain mean over independent units (prompts), by the same bootstrap."""
+    return nested_interval(values[None, :], None, item_weights(len(values), n_resamples, seed), seed)
