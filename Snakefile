@@ -1,0 +1,74 @@
+"""What do language models learn from preference pairs? Traces, ratings, pairs, checkpoints, evaluations, tables, figures."""
+
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from prefdelta import grid, paths, specs
+from prefdelta.config import RESERVED, ConfigError, load_study
+from prefdelta.provenance import PACKAGE, code_digest
+
+min_version("9.27")
+
+if "study" not in config:
+
+    configfile: "config/config.yaml"
+
+
+try:
+    STUDY = load_study(config, workflow.configfiles)
+    for name in STUDY.experiments:
+        specs.experiment_spec(STUDY, name)
+except ConfigError as error:
+    raise WorkflowError(f"The configuration is wrong:\n{error}") from None
+
+SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
+CODE = {script.stem: code_digest(script) for script in SCRIPTS.glob("*.py")}
+SERVER_CODE = code_digest(PACKAGE / "microworld" / "server.py")
+PROFILES = [
+    name
+    for name, experiment in STUDY.experiments.items()
+    if experiment.figure == "profile"
+]
+TRAINED = [name for name in STUDY.experiments if name not in PROFILES]
+
+
+report: "rules/report.rst"
+
+
+# Any name is let through here and checked by `grid.check_names`, which answers a typo with the choices.
+wildcard_constraints:
+    **{
+        word: r"[^/]+"
+        for word in (
+            "study",
+            "split",
+            "model",
+            "policy",
+            "generator",
+            "judge",
+            "method",
+            "selection",
+        )
+    },
+    chosen=r"[^/]+?",
+    rejected=r"[^/]+",
+    seed=r"\d+",
+
+
+rule all:
+    default_target: True
+    input:
+        paths.REPORT.format(study=STUDY.study),
+
+
+include: "rules/models.smk"
+include: "rules/traces.smk"
+include: "rules/ratings.smk"
+include: "rules/pairs.smk"
+include: "rules/training.smk"
+include: "rules/evals.smk"
+include: "rules/tables.smk"
+include: "rules/figures.smk"
+include: "rules/report.smk"

@@ -1,0 +1,43 @@
+REPORTED = [
+    *(
+        paths.FIGURE.replace("{experiment}", name)
+        for name in [*STUDY.experiments, "capability"]
+    ),
+    *(
+        paths.TABLE.replace("{experiment}", name)
+        for name in [*STUDY.experiments, *RESERVED]
+    ),
+    *(
+        file.replace(".parquet", ".html")
+        for name in PROFILES
+        for file in grid.pair_files(STUDY, name)
+    ),
+]
+
+
+rule render_report:
+    input:
+        REPORTED,
+    output:
+        paths.REPORT,
+    log:
+        "results/{study}/logs/report.log",
+    benchmark:
+        "results/{study}/benchmarks/report.tsv"
+    conda:
+        "../envs/prefdelta.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        spec=lambda w, input: specs.canonical(
+            {
+                "config": config,
+                "targets": list(input),
+                "snakefile": str(workflow.main_snakefile),
+            }
+        ),
+        code=CODE["render_report"],
+    script:
+        "../workflow/scripts/render_report.py"

@@ -1,0 +1,147 @@
+"""The lattice: from a study's experiments to cells, and from names in a path to what a rule needs."""
+
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any
+
+from prefdelta import paths
+from prefdelta.config import ConfigError, Experiment, Study, draw_for_seed
+from prefdelta.selection import SelectionError
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A point of the lattice without its seed. ``random{k}`` as selection means another draw for every seed."""
+
+    policy: str
+    method: str
+    judge: str
+    chosen: str
+    rejected: str
+    selection: str
+
+    def cell(self, study: Study, seed: int) -> dict[str, str]:
+        """The wildcards of this arm's cell for ``seed``."""
+        names = {**asdict(self), "selection": draw_for_seed(self.selection, seed)}
+        return {"study": study.study, **names, "seed": str(seed)}
+
+
+def arms(study: Study, name: str) -> list[Arm]:
+    """The arms of experiment ``name``, in the order of its lists."""
+    experiment = study.experiments[name]
+    lists = (
+        experiment.policy or study.policies[:1],
+        experiment.method or list(study.methods)[:1],
+        experiment.judge or list(study.judges)[:1],
+        experiment.chosen,
+        experiment.rejected,
+        experiment.selection,
+    )
+    found = [Arm(*names) for names in product(*lists)]
+    return [arm for arm in found if arm.chosen != arm.rejected]
+
+
+def cells(study: Study, name: str) -> list[dict[str, str]]:
+    """The cells (wildcards) that experiment ``name`` trains; none where its figure is a profile of pairs."""
+    experiment = study.experiments[name]
+    if experiment.figure == "profile":
+        return []
+    return [arm.cell(study, seed) for arm in arms(study, name) for seed in range(experiment.seeds)]
+
+
+def controls(study: Study, name: str, arm: Arm) -> list[Arm]:
+    """The arms that ``arm`` is compared with, besides the base policy. Raises ConfigError where one is not in the experiment."""
+    experiment = study.experiments[name]
+    everywhere = arms(study, name)
+    found = []
+    for words in experiment.versus:
+        k = study.selection(draw_for_seed(arm.selection, 0)).k
+        control = replace(arm, **{word: value.replace("{k}", str(k)) for word, value in words.items()})
+        if control not in everywhere:
+            if "{k}" in words.get("selection", "") and k is None:
+                continue  # a control of the same size, for an arm that has no size
+            raise ConfigError(f"experiments.{name}.versus: {words} leads to an arm that the experiment does not have: {control}")
+        if control != arm:
+            found.append(control)
+    return found
+
+
+def label(experiment: Experiment, arm: Arm) -> str:
+    """An arm's name within its experiment: the words in which the experiment's arms differ."""
+    sides = f"{arm.chosen} over {arm.rejected}"
+    varying = [getattr(arm, word) for word in ("policy", "method", "judge", "selection") if len(getattr(experiment, word)) > 1]
+    if len(experiment.chosen) > 1 or len(experiment.rejected) > 1 or not varying:
+        varying.append(sides)
+    return ", ".join(varying)
+
+
+def check_names(study: Study, names: dict[str, str]) -> None:
+    """Checks wildcards against the study. Raises ConfigError with the choices, or with the selection grammar."""
+    for word, name in names.items():
+        if word == "selection":
+            try:
+                study.selection(name)
+            except SelectionError as error:
+                raise ConfigError(str(error)) from None
+        elif word != "seed" and name not in study.choices(word):
+            raise ConfigError(f"unknown {word} '{name}' in study {study.study}; choose from {', '.join(study.choices(word))}")
+    if names.get("chosen") is not None and names.get("chosen") == names.get("rejected"):
+        raise ConfigError(f"chosen and rejected are both '{names['chosen']}'; a second sample needs a generator of its own")
+
+
+def experiment_content(study: Study, name: str) -> dict[str, Any]:
+    """All that an experiment's table and figure depend on besides their input files."""
+    experiment = study.experiments[name]
+    rows = [
+        {
+            **asdict(arm),
+            "arm": label(experiment, arm),
+            "versus": [label(experiment, control) for control in controls(study, name, arm)],
+        }
+        for arm in arms(study, name)
+    ]
+    return {"experiment": name, "arms": rows, "n_seeds": experiment.seeds}
+
+
+def pair_files(study: Study, name: str) -> list[str]:
+    """The full pair set of every (judge, chosen, rejected) of an experiment."""
+    sides = dict.fromkeys((arm.judge, arm.chosen, arm.rejected) for arm in arms(study, name))
+    return [
+        paths.PAIRS.format(study=study.study, judge=judge, chosen=chosen, rejected=rejected, selection="full")
+        for judge, chosen, rejected in sides
+    ]
+
+
+def checked_names(study: Study, wildcards: Any) -> dict[str, str]:
+    """Wildcards as a dictionary, after `check_names`."""
+    names = dict(wildcards.items())
+    check_names(study, names)
+    return names
+
+
+def checked(study: Study, wildcards: Any) -> Study:
+    """The study itself, after `check_names` of ``wildcards``."""
+    checked_names(study, wildcards)
+    return study
+
+
+def pair_inputs(study: Study, wildcards: Any) -> dict[str, str]:
+    """Traces and ratings of both sides."""
+    names = checked_names(study, wildcards)
+    return {
+        f"{side}_{kind}": pattern.format(**names, generator=names[side])
+        for side in ("chosen", "rejected")
+        for kind, pattern in (("traces", paths.TRACES), ("ratings", paths.RATINGS))
+    }
+
+
+def experiment_files(study: Study, wildcards: Any, pattern: str) -> list[str]:
+    """``pattern`` (evaluation or checkpoint) of every cell of an experiment."""
+    name = checked_names(study, wildcards)["experiment"]
+    return [pattern.format(**cell) for cell in cells(study, name)]
+
+
+def base_evals(study: Study, wildcards: Any) -> list[str]:
+    """The evaluation of every untuned policy of an experiment."""
+    policies = dict.fromkeys(arm.policy for arm in arms(study, wildcards.experiment))
+    return [paths.EVAL_BASE.format(study=study.study, model=policy) for policy in policies]

@@ -1,0 +1,18 @@
+"""Where every file of a study lies: the patterns that rules declare and people request."""
+
+_LATTICE = "{policy}/{method}/{judge}/{chosen}_vs_{rejected}/{selection}"
+
+PROMPTS = "results/{study}/prompts/{split}.parquet"
+BASE = "results/{study}/models/{model}/base/manifest.json"
+TRACES = "results/{study}/traces/{generator}.parquet"
+RATINGS = "results/{study}/ratings/{judge}/{generator}.parquet"
+REFERENCE = "results/{study}/reference/{policy}/{generator}.parquet"
+PAIRS = "results/{study}/pairs/{judge}/{chosen}_vs_{rejected}/{selection}.parquet"
+BROWSE = "results/{study}/pairs/{judge}/{chosen}_vs_{rejected}/{selection}.html"
+CHECKPOINT = f"results/{{study}}/models/{_LATTICE}/seed{{seed}}/manifest.json"
+EVAL_BASE = "results/{study}/evals/{model}/base.parquet"
+EVAL = f"results/{{study}}/evals/{_LATTICE}/seed{{seed}}.parquet"
+TABLE = "results/{study}/tables/{experiment}.csv"
+FIGURE = "results/{study}/figures/{experiment}.png"
+ANSWER = "results/{study}/figures/{experiment}.rst"
+REPORT = "results/{study}/report.html"

@@ -1,0 +1,49 @@
+"""What code a script runs: a digest of every module of the package that it imports, directly or not."""
+
+import ast
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+@cache
+def _module(path: Path) -> tuple[str, tuple[Path, ...]]:
+    """Digest of a file's syntax tree without docstrings, and the package's files that it imports anywhere in it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported: set[Path] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            names = []
+        for name in names:
+            if name.split(".")[0] == PACKAGE.name:
+                stem = PACKAGE.joinpath(*name.split(".")[1:])
+                imported |= {file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()}
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
+            first = body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+                node.body = body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12], tuple(sorted(imported))
+
+
+def code_digest(script: Path | str) -> str:
+    """Canonical JSON {file: digest} of ``script`` and all modules of the package in its import closure.
+
+    It is taken from syntax trees, so comments, docstrings and formatting do not count.
+    """
+    script = Path(script).resolve()
+    pending, digests = [script], {}
+    while pending:
+        path = pending.pop()
+        name = str(path.relative_to(PACKAGE)) if path.is_relative_to(PACKAGE) else path.name
+        if name not in digests:
+            digests[name], imported = _module(path)
+            pending.extend(imported)
+    return json.dumps(digests, sort_keys=True)

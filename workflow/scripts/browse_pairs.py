@@ -1,0 +1,11 @@
+"""Rule browse_pairs."""
+
+from prefdelta.browse import browse_pairs
+from prefdelta.job import job
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        browse_pairs(
+            snakemake.input.pairs,
+            snakemake.output[0],
+        )

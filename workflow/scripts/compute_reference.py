@@ -1,0 +1,16 @@
+"""Rule compute_reference."""
+
+import json
+
+from prefdelta.job import job
+from prefdelta.reference import compute_reference
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        compute_reference(
+            snakemake.input.traces,
+            snakemake.input.manifest,
+            snakemake.output[0],
+            **json.loads(snakemake.params.spec),
+            threads=snakemake.threads,
+        )

@@ -1,0 +1,13 @@
+"""Rule make_prompts."""
+
+import json
+
+from prefdelta.job import job
+from prefdelta.prompts import make_prompts
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        make_prompts(
+            snakemake.output[0],
+            **json.loads(snakemake.params.spec),
+        )

@@ -1,0 +1,16 @@
+"""Rule sample_traces."""
+
+import json
+
+from prefdelta.job import job
+from prefdelta.traces import sample_traces
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        sample_traces(
+            snakemake.input.prompts,
+            snakemake.input.manifest,
+            snakemake.output[0],
+            **json.loads(snakemake.params.spec),
+            threads=snakemake.threads,
+        )
