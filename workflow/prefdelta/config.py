@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -244,9 +244,27 @@ def load_study(config: dict[str, Any], files: Iterable[Path | str] = ()) -> Stud
         for problem in error.errors():
             key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
             text = problem["msg"].removeprefix("Value error, ")
+            if problem["type"] == "extra_forbidden":
+                text = f"unknown key; choose from {', '.join(_keys_at(problem['loc'][:-1]))}"
             given = "" if isinstance(problem["input"], dict | Study) else f" (given: {problem['input']!r})"
             messages.append(f"{key}: {text}{given}" if key else text)
         raise ConfigError("\n".join(messages)) from None
+
+
+def _keys_at(place: tuple[int | str, ...]) -> list[str]:
+    """The keys that a mapping at ``place`` of a configuration can have."""
+
+    def within(annotation: Any) -> list[type[BaseModel]]:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            return [annotation]
+        return [model for part in get_args(annotation) for model in within(part)]
+
+    models: list[type[BaseModel]] = [Study]
+    for part in place:
+        fields = [model.model_fields[str(part)] for model in models if str(part) in model.model_fields]
+        if fields:  # else a name that the person gave, or the kind of a union
+            models = within(fields[0].annotation)
+    return list(dict.fromkeys(name for model in models for name in model.model_fields))
 
 
 def _duplicate_keys(file: Path) -> list[str]:

@@ -37,8 +37,9 @@ def _die_with_parent() -> None:
 def serving(command: list[str], health: str, log: Path | str, patience: float = 60) -> Iterator[subprocess.Popen[bytes]]:
     """Runs ``command`` until the block ends; enters it once the URL ``health`` answers 200.
 
-    Output goes to the file ``log``. The process group gets SIGTERM at the end, and SIGKILL 10 s later. Raises EndpointError
-    where the server exits or is not healthy after ``patience`` seconds. A SIGTERM to this process ends the server, too.
+    Output goes to the file ``log``. At the end the process group gets SIGTERM and, once the server is gone or 10 s later,
+    SIGKILL. Raises EndpointError where the server exits or is not healthy after ``patience`` seconds. A SIGTERM to this process
+    ends the server, too.
     """
 
     def leave(signum: int, _frame: object) -> None:
@@ -58,8 +59,10 @@ def serving(command: list[str], health: str, log: Path | str, patience: float = 
             try:
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
                 process.wait()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # children that outlive it
             signal.signal(signal.SIGTERM, previous)
 
 

@@ -23,7 +23,9 @@ def job(log_file: str) -> Iterator[None]:
     started = time.time()
     startup = started - psutil.Process().create_time()
     Path(log_file).parent.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(filename=log_file, filemode="w", level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    Path(log_file).write_text("")
+    # Appending, since a server that the job starts writes to the same file.
+    logging.basicConfig(filename=log_file, filemode="a", level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     logging.captureWarnings(True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:

@@ -37,7 +37,8 @@ def pair_up(chosen: pl.LazyFrame, rejected: pl.LazyFrame, *, cross_samples: bool
     def side(frame: pl.LazyFrame, name: str) -> pl.LazyFrame:
         return frame.select(*keys, "prompt", *(pl.col(old).alias(new.format(name)) for old, new in kept.items()))
 
-    deltas = [(pl.col(f"chosen_{name}") - pl.col(f"rejected_{name}")).alias(f"delta_{name}") for name in CRITERIA]
+    # Rounded, so that equal differences of ratings are equal deltas: else rounding errors would break their ties.
+    deltas = [(pl.col(f"chosen_{name}") - pl.col(f"rejected_{name}")).round(9).alias(f"delta_{name}") for name in CRITERIA]
     pair_id = pl.concat_str("chosen_trace_id", "rejected_trace_id", separator="|")
     joined = side(chosen, "chosen").join(side(rejected, "rejected").drop("prompt"), on=keys)
     return joined.with_columns(*deltas, pair_id=pair_id)

@@ -6,10 +6,16 @@ from pathlib import Path
 
 import polars as pl
 
+from prefdelta.errors import PrefdeltaError
 from prefdelta.microworld.problems import draw, render
 from prefdelta.tables import Prompts, write_table
 
 EVALUATION_SHARE = 0.25
+MOST_IN_VAIN = 10_000  # draws in a row without a new problem
+
+
+class PromptsError(PrefdeltaError):
+    """There are fewer different problems than a split asks for."""
 
 
 def held_out(text: str) -> bool:
@@ -26,11 +32,20 @@ def make_prompts(output: Path | str, *, split: str, tasks: dict[str, int], opera
     for task, count in tasks.items():
         rng = random.Random(f"{seed}/{split}/{task}")
         texts: dict[str, str] = {}
+        in_vain = 0
         while len(texts) < count:
+            if in_vain > MOST_IN_VAIN:
+                raise PromptsError(
+                    f"split {split} asks for {count} different problems of {task}, but with {operations[0]} to {operations[1]} "
+                    f"operations only {len(texts)} could be found: ask for fewer, or allow more operations"
+                )
             problem = draw(task, rng.randint(*operations), rng)
             text = render(problem, rng)
-            if held_out(text) == (split != "train"):
+            if held_out(text) == (split != "train") and text not in texts:
                 texts[text] = str(problem.answer)
+                in_vain = 0
+            else:
+                in_vain += 1
         rows += [
             {
                 "prompt_id": hashlib.blake2b(text.encode(), digest_size=8).hexdigest(),

@@ -23,8 +23,10 @@ def _module(path: Path) -> tuple[str, tuple[Path, ...]]:
             names = []
         for name in names:
             if name.split(".")[0] == PACKAGE.name:
+                # An import runs the packages around a module, too.
                 stem = PACKAGE.joinpath(*name.split(".")[1:])
-                imported |= {file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()}
+                around = [folder / "__init__.py" for folder in (stem, *stem.parents) if folder.is_relative_to(PACKAGE)]
+                imported |= {file for file in (stem.with_suffix(".py"), *around) if file.is_file()}
         body = getattr(node, "body", None)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
             first = body[0]

@@ -86,7 +86,7 @@ def parse(content: str | None) -> tuple[dict[str, int | None], str | None]:
         return missing, "empty answer"
     try:
         answer = json.loads(content)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # also numbers and nesting beyond Python's limits
         return missing, "not JSON"
     if not isinstance(answer, dict):
         return missing, "not a JSON object"

@@ -25,15 +25,17 @@ GRAMMAR = f"""\
   flipped-{{k}}              k pairs at random, chosen and rejected exchanged
 where k and d are whole numbers, criterion is one of {", ".join(CRITERIA)}, and stratum one of {", ".join(STRATA)}"""
 
-_K, _CRITERION = r"([1-9]\d*)", rf"({'|'.join(CRITERIA)})"
+# One name for each selection, so that none is trained twice: no leading zeros, no other script's digits.
+_K, _D, _X = "([1-9][0-9]*)", "(0|[1-9][0-9]*)", r"((?:0|[1-9][0-9]*)(?:\.[0-9]*[1-9])?)"
+_CRITERION = f"({'|'.join(CRITERIA)})"
 _FORMS = {
     "full": re.compile("full"),
-    "top": re.compile(rf"top{_K}-{_CRITERION}"),
-    "bottom": re.compile(rf"bottom{_K}-{_CRITERION}"),
-    "random": re.compile(rf"random{_K}-draw(\d+)"),
-    "min": re.compile(rf"min(\d+(?:\.\d+)?)-{_CRITERION}"),
-    **{stratum: re.compile(rf"{stratum}-{_K}") for stratum in STRATA},
-    "flipped": re.compile(rf"flipped-{_K}"),
+    "top": re.compile(f"top{_K}-{_CRITERION}"),
+    "bottom": re.compile(f"bottom{_K}-{_CRITERION}"),
+    "random": re.compile(f"random{_K}-draw{_D}"),
+    "min": re.compile(f"min{_X}-{_CRITERION}"),
+    **{stratum: re.compile(f"{stratum}-{_K}") for stratum in STRATA},
+    "flipped": re.compile(f"flipped-{_K}"),
 }
 
 

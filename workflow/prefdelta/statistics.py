@@ -1,5 +1,6 @@
 """Intervals for accuracies and paired differences: a bootstrap over items nested in training seeds."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,15 +31,17 @@ def nested_interval(arm: Array, versus: Array | None, weights: Array, seed: int)
 
     ``arm`` and ``versus`` are (n_seeds, n_items) scores; ``weights`` come from `item_weights`. Every resample draws items (the
     same for both sides) and, within each side, training seeds: n_seeds - 1 of n_seeds with replacement, which makes the
-    bootstrap variance of a mean unbiased for few seeds (Rao and Wu 1988, doi 10.1080/01621459.1988.10478591). The interval is the
-    estimate -+ a quantile of Student's t x the bootstrap's standard deviation, with Satterthwaite's degrees of freedom from
-    the variance components: with three seeds a normal quantile would be far too short. A side with one seed (the base
-    policy, say) is taken as fixed, and the interval then speaks of items only.
+    bootstrap variance of a mean unbiased for few seeds (Rao and Wu 1988, doi 10.1080/01621459.1988.10478591). Drawing both counts
+    the noise of single (seed, item) scores twice, so one of the two is subtracted. The interval is the estimate -+ a quantile of
+    Student's t x the bootstrap's standard deviation, with Satterthwaite's degrees of freedom from the variance components: with
+    three seeds a normal quantile would be far too short. A side with one seed (the base policy, say) is taken as fixed, and the
+    interval then speaks of items only.
     """
     rng = np.random.default_rng(seed)
     sides = [arm] if versus is None else [arm, -versus]
     estimate = float(sum(side.mean() for side in sides))
-    draws = np.zeros(len(weights))
+    n_items = arm.shape[1]
+    draws, counted_twice = np.zeros(len(weights)), 0.0
     variances: list[tuple[float, int]] = []
     for side in sides:
         n_seeds = len(side)
@@ -49,14 +52,17 @@ def nested_interval(arm: Array, versus: Array | None, weights: Array, seed: int)
         picks = rng.integers(n_seeds, size=(len(weights), n_seeds - 1))
         draws += np.take_along_axis(by_seed, picks, axis=1).mean(axis=1)
         variances.append((float(side.mean(axis=1).var(ddof=1)) / n_seeds, n_seeds - 1))
+        noise = side - side.mean(axis=1, keepdims=True) - side.mean(axis=0) + side.mean()
+        counted_twice += float((noise**2).sum()) / max((n_seeds - 1) * (n_items - 1), 1) / side.size
     per_item = sum(side.mean(axis=0) for side in sides)
-    n_items = arm.shape[1]
     variances.append((float(np.var(per_item, ddof=1)) / n_items if n_items > 1 else 0.0, max(n_items - 1, 1)))
     total = sum(variance for variance, _ in variances)
     if total == 0:
         return Interval(estimate, estimate, estimate)
     freedom = total**2 / sum(variance**2 / degrees for variance, degrees in variances)
-    half = float(t.ppf((1 + LEVEL) / 2, freedom) * draws.std(ddof=1))
+    # The largest component alone is the least that the variance can be, whatever the subtraction leaves.
+    variance = max(float(draws.var(ddof=1)) - counted_twice, max(variance for variance, _ in variances))
+    half = float(t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
     return Interval(estimate, estimate - half, estimate + half)
 
 

@@ -216,6 +216,9 @@ class Coverage(Table):
     reasons: str
 
 
+_LATEX = str.maketrans({character: f"\\{character}" for character in "_%&#${}"})
+
+
 def _check(frame: pl.DataFrame, model: type[Table], path: Path | str) -> pl.DataFrame:
     schema = model.to_schema()
     columns = {name: str(column.dtype) for name, column in schema.columns.items()}
@@ -231,7 +234,13 @@ def _check(frame: pl.DataFrame, model: type[Table], path: Path | str) -> pl.Data
         return model.validate(frame, lazy=True)
     except SchemaErrors as errors:
         causes = errors.failure_cases.select("column", "check").unique(maintain_order=True)
-        wrong = [f"column '{column}' fails check {check}" for column, check in causes.head(5).iter_rows()]
+        keys = ", ".join(schema.unique or [])
+        wrong = [
+            f"columns {keys} fail check {check}"
+            if check == "multiple_fields_uniqueness"
+            else f"column '{column}' fails check {check}"
+            for column, check in causes.head(5).iter_rows()
+        ]
         raise TableError(f"{path} breaks the {model.__name__} model: " + "; ".join(wrong)) from None
 
 
@@ -261,7 +270,12 @@ def read_table(path: Path | str, model: type[Table]) -> pl.DataFrame:
 def read_result_csv(path: Path | str, model: type[Table]) -> pl.DataFrame:
     """Reads and checks a CSV result table."""
     types: Any = {name: column.dtype.type for name, column in model.to_schema().columns.items()}
-    return _check(pl.read_csv(path, schema_overrides=types), model, path)
+    try:
+        frame = pl.read_csv(path, schema_overrides=types)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise TableError(f"{path} can't be read as a {model.__name__} table: {reason}. Delete it and run again.") from None
+    return _check(frame, model, path)
 
 
 def write_result_table(frame: pl.DataFrame, model: type[Table], path: Path | str) -> None:
@@ -274,7 +288,7 @@ def write_result_table(frame: pl.DataFrame, model: type[Table], path: Path | str
     ]
     lines = [columns, ["---"] * len(columns), *cells]
     markdown = "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    escaped = [[cell.replace("_", r"\_").replace("%", r"\%") for cell in line] for line in [columns, *cells]]
+    escaped = [[cell.translate(_LATEX) for cell in line] for line in [columns, *cells]]
     head, *body = [" & ".join(line) + r" \\" for line in escaped]
     open_tabular, close_tabular = rf"\begin{{tabular}}{{{'l' * len(columns)}}}", r"\end{tabular}"
     tex = "\n".join([open_tabular, r"\toprule", head, r"\midrule", *body, r"\bottomrule", close_tabular, ""])

@@ -31,12 +31,12 @@ def grade(problem: Problem, trace: str) -> dict[str, float]:
     used = Counter([steps[0][0], *(operand for _, _, operand, _ in steps)])
     planned = zip(steps, problem.operations, strict=False)
     links = sum(after[0] == before[3] for before, after in pairwise(steps))
-    filler = sum(len(s) + 1 for s in statements if not _STEP.fullmatch(s) and not ANSWER.fullmatch(s))
+    signal = sum(len(s) + 1 for s in statements if _STEP.fullmatch(s) or ANSWER.fullmatch(s)) - 1
     shares = {
         "factuality": (wanted & used).total() / max(wanted.total(), used.total()),
         "strategy_coherence": sum(step[1] == operator for step, (operator, _) in planned) / n_positions,
         "step_coherence": (links + (answer == str(steps[-1][3]))) / n_positions,
         "computational_precision": sum(OPERATORS[o](a, b) == c for a, o, b, c in steps) / len(steps),
-        "signal_to_noise": max(0.0, 1 - filler / len(trace)),
+        "signal_to_noise": signal / len(trace),
     }
     return {dimension: 1 + 4 * share for dimension, share in shares.items()}

@@ -1,0 +1,80 @@
+"""Small valid tables and configurations, from which a test changes one thing."""
+
+import copy
+import random
+from pathlib import Path
+
+import polars as pl
+import yaml
+
+from prefdelta.microworld.authors import write
+from prefdelta.microworld.problems import draw, final_answer, render
+from prefdelta.rubric import DIMENSIONS
+from prefdelta.selection import CRITERIA
+from prefdelta.tables import Pairs, Traces
+
+CONFIG = Path(__file__).parents[1] / "config" / "config.yaml"
+
+
+def traces(generator="g", n_prompts=3, samples=2, faults=None, correct=None):
+    """`Traces` of an author on arithmetic problems, the same ones for every generator; ``correct`` (by row) overrides."""
+    problem_rng, author_rng = random.Random(0), random.Random(generator)
+    problems = [draw("arithmetic", problem_rng.randint(2, 4), problem_rng) for _ in range(n_prompts)]
+    rows = []
+    for number, problem in enumerate(problems):
+        for sample in range(samples):
+            text = write(problem, faults or {}, author_rng)
+            answer = final_answer(text)
+            rows.append(
+                {
+                    "trace_id": f"q{number}:{generator}:{sample}",
+                    "prompt_id": f"q{number}",
+                    "generator": generator,
+                    "sample": sample,
+                    "prompt": render(problem, problem_rng),
+                    "text": text,
+                    "reasoning": text.rpartition(";")[0],
+                    "answer": answer,
+                    "correct": correct[len(rows)] if correct else answer == str(problem.answer),
+                    "n_tokens": len(text),
+                    "finish_reason": "stop",
+                }
+            )
+    return pl.DataFrame(rows).select(list(Traces.to_schema().columns))
+
+
+def ratings(traces, levels):
+    """`Ratings` in which ``levels(trace_id, dimension)`` gives the repeats of a trace (None: could not be read)."""
+    rows = [
+        (trace_id, "j", dimension, repeat, level, "not JSON" if level is None else None)
+        for trace_id in traces["trace_id"]
+        for dimension in DIMENSIONS
+        for repeat, level in enumerate(levels(trace_id, dimension))
+    ]
+    names = {"trace_id": pl.String, "judge": pl.String, "dimension": pl.String, "repeat": pl.Int64, "rating": pl.Int64}
+    return pl.DataFrame(rows, schema={**names, "reason": pl.String}, orient="row")
+
+
+def pairs(n, seed=0, per_prompt=2, correct=None):
+    """``n`` `Pairs` with random ratings; ``correct`` gives (chosen, rejected) by row, else it is random."""
+    rng = random.Random(seed)
+    rows = []
+    for i in range(n):
+        prompt, right = i // per_prompt, correct[i] if correct else (rng.random() < 0.5, rng.random() < 0.5)
+        row = {"pair_id": f"c{i}|r{i}", "prompt_id": f"q{prompt}", "prompt": f"prompt {prompt}", "judge": "j"}
+        for side, is_right in zip(("chosen", "rejected"), right, strict=True):
+            means = {name: rng.randint(5, 25) / 5 for name in DIMENSIONS}
+            means["overall"] = sum(means.values()) / 5
+            row |= {f"{side}_generator": side[0], f"{side}_trace_id": f"{side[0]}{i}", side: f"{side} text {i}"}
+            row |= {f"{side}_correct": is_right, f"{side}_tokens": rng.randint(1, 80)}
+            row |= {f"{side}_{name}": mean for name, mean in means.items()}
+        row |= {f"delta_{name}": row[f"chosen_{name}"] - row[f"rejected_{name}"] for name in CRITERIA}
+        rows.append(row)
+    return pl.DataFrame(rows).select(list(Pairs.to_schema().columns))
+
+
+def config(**experiment):
+    """The default study as a fresh dictionary, with `generator_delta` as its only experiment; ``experiment`` changes that."""
+    content = copy.deepcopy(yaml.safe_load(CONFIG.read_text(encoding="utf-8")))
+    content["experiments"] = {"generator_delta": content["experiments"]["generator_delta"] | experiment}
+    return content

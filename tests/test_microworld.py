@@ -1,0 +1,160 @@
+"""The embedded world: problems, authors, oracle, tokenizer and models."""
+
+import random
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from prefdelta.microworld.authors import write
+from prefdelta.microworld.oracle import grade
+from prefdelta.microworld.pretrain import FAMILIES, make_model, make_tokenizer
+from prefdelta.microworld.problems import DOMAINS, OPERANDS, OPERATORS, Problem, draw, final_answer, parse, render
+from prefdelta.rubric import DIMENSIONS
+
+TOKENIZER = make_tokenizer()
+DOMAIN, START, RNG = st.sampled_from(DOMAINS), st.integers(0, 9), st.integers(0, 2**32).map(random.Random)
+OPERATION = st.tuples(st.sampled_from(list(OPERATORS)), st.sampled_from(OPERANDS))
+PROBLEM = st.builds(Problem, DOMAIN, START, st.lists(OPERATION, min_size=1, max_size=8).map(tuple))
+LONGER = PROBLEM.filter(lambda problem: len(problem.operations) > 1)
+FAULTS = st.fixed_dictionaries({name: st.floats(0, 1) for name in DIMENSIONS})
+
+
+def perfect(except_for=None):
+    return {name: 5.0 for name in DIMENSIONS if name != except_for}
+
+
+@given(PROBLEM, RNG)
+def test_parse_gives_back_the_rendered_problem(problem, rng):
+    assert parse(render(problem, rng)) == problem
+
+
+@pytest.mark.parametrize("text", ["", "3", "x=3", "3;a)^2", "3;a)x+=2", "Ann has 3;a)+2", "3;a)+2 ", "12;a)+2"])
+def test_what_is_no_problem_is_refused(text):
+    with pytest.raises(ValueError, match="not a micro-world problem"):
+        parse(text)
+
+
+@given(PROBLEM, RNG)
+def test_a_faultless_trace_is_right_and_scores_five_throughout(problem, rng):
+    trace = write(problem, {}, rng)
+    assert final_answer(trace) == str(problem.answer)
+    assert grade(problem, trace) == perfect()
+
+
+@given(LONGER, RNG, st.sampled_from([name for name in DIMENSIONS if name != "factuality"]))
+def test_a_fault_at_every_step_lowers_its_dimension(problem, rng, dimension):
+    assert grade(problem, write(problem, {dimension: 1.0}, rng))[dimension] < 5
+
+
+@given(DOMAIN, START, st.lists(st.sampled_from(list(OPERATORS)), min_size=2, max_size=8), st.sampled_from(OPERANDS), RNG)
+def test_misread_numbers_lower_factuality(domain, start, operators, operand, rng):
+    # Numbers are graded as a multiset, so misreadings that exchange two numbers go unseen (1.5 % of traces with a fault at
+    # every step): with equal operands there is nothing to exchange.
+    problem = Problem(domain, start, tuple((operator, operand) for operator in operators))
+    assert grade(problem, write(problem, {"factuality": 1.0}, rng))["factuality"] < 5
+
+
+@given(PROBLEM, RNG, st.sampled_from(DIMENSIONS), st.floats(0, 1))
+def test_a_fault_leaves_the_other_dimensions_alone(problem, rng, dimension, rate):
+    scores = grade(problem, write(problem, {dimension: rate}, rng))
+    del scores[dimension]
+    assert scores == perfect(except_for=dimension)
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+def test_a_higher_fault_rate_lowers_the_mean_score(dimension):
+    def mean(rate):
+        rng = random.Random(0)
+        problems = [draw(rng.choice(DOMAINS), rng.randint(2, 4), rng) for _ in range(300)]
+        return sum(grade(problem, write(problem, {dimension: rate}, rng))[dimension] for problem in problems) / 300
+
+    assert 5 == mean(0.0) > mean(0.05) > mean(0.3) > mean(1.0)
+
+
+def test_authors_with_higher_fault_rates_are_less_accurate():
+    def accuracy(rate):
+        rng = random.Random(0)
+        problems = [draw(rng.choice(DOMAINS), rng.randint(2, 4), rng) for _ in range(500)]
+        faults = dict.fromkeys(DIMENSIONS, rate)
+        return sum(final_answer(write(problem, faults, rng)) == str(problem.answer) for problem in problems) / 500
+
+    assert 1 == accuracy(0.0) > accuracy(0.05) > accuracy(0.15) > accuracy(0.4)
+
+
+@given(PROBLEM, st.one_of(st.text(), st.text("abx)+-*=0123456789 to;#left")))
+def test_any_text_gets_a_grade_within_the_levels(problem, text):
+    scores = grade(problem, text)
+    assert tuple(scores) == DIMENSIONS
+    assert all(1 <= score <= 5 for score in scores.values())
+
+
+@given(PROBLEM, FAULTS, RNG, st.data())
+def test_a_mutated_trace_gets_a_grade_within_the_levels(problem, faults, rng, data):
+    trace = write(problem, faults, rng)
+    for _ in range(data.draw(st.integers(1, 4))):
+        begin = data.draw(st.integers(0, len(trace)))
+        end = data.draw(st.integers(begin, min(len(trace), begin + 12)))
+        again = data.draw(st.sampled_from(["", ";", " ", "#", "7", "٣", ")", trace, data.draw(st.text(max_size=5))]))
+        trace = trace[:begin] + again + trace[end:]
+    assert all(1 <= score <= 5 for score in grade(problem, trace).values())
+
+
+@given(PROBLEM, st.text(st.characters(exclude_characters=")")))
+def test_a_text_without_steps_scores_one_throughout(problem, text):
+    assert grade(problem, text) == dict.fromkeys(DIMENSIONS, 1.0)
+
+
+@given(LONGER, RNG)
+def test_a_missing_step_costs_strategy_and_coherence_but_not_precision(problem, rng):
+    statements = write(problem, {}, rng).split(";")
+    scores = grade(problem, ";".join(statements[: len(problem.operations) - 1] + statements[-1:]))
+    assert scores["strategy_coherence"] < 5
+    assert scores["step_coherence"] < 5
+    assert scores["computational_precision"] == 5
+
+
+@pytest.mark.parametrize("noise", ["hmm;", ";;", "a)+2;", " " * 40], ids=["words", "semicolons", "half a step", "blanks"])
+def test_whatever_is_neither_step_nor_answer_is_noise(noise):
+    rng = random.Random(0)
+    problem = draw("arithmetic", 3, rng)
+    assert grade(problem, noise + write(problem, {}, rng))["signal_to_noise"] < 5
+
+
+@given(PROBLEM, FAULTS, RNG)
+def test_the_tokenizer_gives_prompts_and_traces_back(problem, faults, rng):
+    for text in (render(problem, rng), write(problem, faults, rng)):
+        ids = TOKENIZER(text)["input_ids"]
+        assert TOKENIZER.unk_token_id not in ids
+        assert TOKENIZER.decode(ids) == text
+
+
+@given(PROBLEM, RNG)
+def test_special_tokens_never_stand_in_a_text(problem, rng):
+    for text in (render(problem, rng), write(problem, {}, rng)):
+        assert not set(TOKENIZER(text)["input_ids"]) & set(TOKENIZER.all_special_ids)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_of_each_family_loads_through_the_auto_classes(family, tmp_path):
+    made = make_model(family, 16, 1, 2, TOKENIZER).eval()
+    made.save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    turns = [{"role": "user", "content": "3;a)+2"}, {"role": "assistant", "content": "a)+2 to 3=5;#5"}]
+    ids = tokenizer.apply_chat_template(turns, return_dict=False)
+    assert model.config.model_type == family
+    assert ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(ids) == "<user>3;a)+2<assistant>a)+2 to 3=5;#5<end>"
+    with torch.inference_mode():
+        assert torch.equal(model(torch.tensor([ids])).logits, made(torch.tensor([ids])).logits)
+
+
+def test_a_prompt_for_generation_is_the_start_of_the_whole_conversation():
+    turns = [{"role": "user", "content": "3;a)+2"}, {"role": "assistant", "content": "#5"}]
+    asked = TOKENIZER.apply_chat_template(turns[:1], add_generation_prompt=True, return_dict=False)
+    whole = TOKENIZER.apply_chat_template(turns, return_dict=False)
+    assert whole[: len(asked)] == asked
+    assert TOKENIZER.decode(whole[len(asked) :]) == "#5<end>"

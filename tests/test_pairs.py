@@ -1,0 +1,124 @@
+"""Pairs: which traces meet, and what their deltas are."""
+
+import random
+
+import build
+import polars as pl
+import pytest
+
+from prefdelta.pairs import build_pairs
+from prefdelta.rubric import DIMENSIONS
+from prefdelta.selection import CRITERIA, SelectionError
+from prefdelta.tables import Pairs, Ratings, Traces, read_table, write_table
+
+
+def five(trace_id, dimension):
+    rng = random.Random(f"{trace_id}/{dimension}")
+    return [rng.randint(1, 5) for _ in range(5)]
+
+
+def pair(folder, selection="full", levels=five, seed=0, **traces):
+    """The pairs of generators ``c`` and ``r``, and the path they were to be written to."""
+    correct = {"c": traces.pop("chosen_correct", None), "r": traces.pop("rejected_correct", None)}
+    files = []
+    for name in ("c", "r"):
+        table = build.traces(name, correct=correct[name], **traces)
+        write_table(table, Traces, folder / f"{name}.traces.parquet")
+        write_table(build.ratings(table, levels), Ratings, folder / f"{name}.ratings.parquet")
+        files += [folder / f"{name}.traces.parquet", folder / f"{name}.ratings.parquet"]
+    build_pairs(*files, folder / "pairs.parquet", judge="oracle", selection=selection, seed=seed)
+    return read_table(folder / "pairs.parquet", Pairs)
+
+
+def mean(values):
+    return sum(values) / len(values)
+
+
+def test_deltas_are_chosen_minus_rejected_means_and_overall_is_their_mean(tmp_path):
+    for row in pair(tmp_path).iter_rows(named=True):
+        for side in ("chosen", "rejected"):
+            means = [mean(five(row[f"{side}_trace_id"], name)) for name in DIMENSIONS]
+            assert [row[f"{side}_{name}"] for name in CRITERIA] == pytest.approx([*means, mean(means)])
+        for name in CRITERIA:
+            assert row[f"delta_{name}"] == pytest.approx(row[f"chosen_{name}"] - row[f"rejected_{name}"])
+
+
+def test_full_pairs_the_samples_of_the_same_number_and_prompt(tmp_path):
+    found = pair(tmp_path, n_prompts=3, samples=2)
+    ids = {(f"q{prompt}:c:{sample}", f"q{prompt}:r:{sample}") for prompt in range(3) for sample in range(2)}
+    assert set(found.select("chosen_trace_id", "rejected_trace_id").iter_rows()) == ids
+    assert len(found) == len(ids)
+
+
+def test_a_pair_carries_its_traces_over(tmp_path):
+    found = pair(tmp_path, faults={"factuality": 0.5})
+    assert found["judge"].unique().to_list() == ["oracle"]
+    for side, name in (("chosen", "c"), ("rejected", "r")):
+        traces = build.traces(name, faults={"factuality": 0.5})
+        joined = found.join(traces, left_on=f"{side}_trace_id", right_on="trace_id", suffix="_of_trace")
+        assert len(joined) == len(found)
+        for own, its in ((side, "text"), (f"{side}_correct", "correct"), (f"{side}_tokens", "n_tokens")):
+            assert joined[own].equals(joined[its], check_names=False)
+        assert joined["prompt_id"].equals(joined["prompt_id_of_trace"], check_names=False)
+        assert found[f"{side}_generator"].unique().to_list() == [name]
+
+
+def test_a_missing_rating_does_not_count_in_the_mean(tmp_path):
+    found = pair(tmp_path, levels=lambda trace_id, dimension: [2, None, 5] if ":c:" in trace_id else [1, 1, 1])
+    assert found["chosen_factuality"].unique().to_list() == [3.5]
+    assert found["delta_overall"].to_list() == pytest.approx([2.5] * len(found))
+
+
+@pytest.mark.parametrize("side", ["c", "r"])
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+def test_a_trace_without_any_readable_rating_in_a_dimension_has_no_pair(side, dimension, tmp_path):
+    unreadable = f"q1:{side}:0"
+    found = pair(tmp_path, levels=lambda *of: [None] * 5 if of == (unreadable, dimension) else five(*of), n_prompts=3, samples=2)
+    side = {"c": "chosen", "r": "rejected"}[side]
+    assert len(found) == 5
+    assert unreadable not in found[f"{side}_trace_id"].to_list()
+
+
+def test_strata_let_any_samples_of_a_prompt_meet(tmp_path):
+    # Samples of the same number are never both right or both wrong, so only crossed samples fill all four strata.
+    sides = {"chosen_correct": [True, False] * 3, "rejected_correct": [False, True] * 3}
+    both = pair(tmp_path, "both_correct-3", **sides, n_prompts=3, samples=2)
+    assert set(both["chosen_trace_id"]) == {f"q{prompt}:c:0" for prompt in range(3)}
+    assert set(both["rejected_trace_id"]) == {f"q{prompt}:r:1" for prompt in range(3)}
+    assert pair(tmp_path, "wrong_over_correct-3", **sides, n_prompts=3, samples=2)["rejected_correct"].all()
+
+
+def test_too_small_a_stratum_names_the_file_and_writes_none(tmp_path):
+    sides = {"chosen_correct": [True] * 6, "rejected_correct": [False, True] * 3}
+    with pytest.raises(SelectionError, match=rf"{tmp_path}/pairs.parquet: .* only 0 prompts"):
+        pair(tmp_path, "both_correct-2", **sides, n_prompts=3, samples=2)
+    assert not (tmp_path / "pairs.parquet").exists()
+
+
+# Means of five ratings whose difference is 1.6 each time: 3.8 - 2.2, 5 - 3.4, and so on.
+SIXTEEN = {"q0": ([4, 4, 4, 4, 3], [2, 2, 2, 2, 3]), "q1": ([5] * 5, [3, 3, 3, 4, 4]), "q2": ([3, 3, 3, 2, 2], [1] * 5)}
+
+
+def test_equal_differences_of_ratings_are_equal_deltas(tmp_path):
+    found = pair(tmp_path, levels=lambda trace, _: SIXTEEN[trace[:2]][":r:" in trace], n_prompts=3, samples=1)
+    assert found["delta_factuality"].to_list() == pytest.approx([1.6] * 3)
+    # Otherwise rounding errors, not the seeded hash, decide between ties of top and bottom.
+    assert found["delta_factuality"].n_unique() == found["delta_overall"].n_unique() == 1
+
+
+def test_min_keeps_pairs_with_exactly_that_delta(tmp_path):
+    found = pair(tmp_path, "min1.6-factuality", lambda trace, _: SIXTEEN[trace[:2]][":r:" in trace], n_prompts=3, samples=1)
+    assert set(found["prompt_id"]) == set(SIXTEEN)
+
+
+def test_pairs_are_the_same_for_the_same_seed_whatever_the_order_of_traces(tmp_path):
+    first = pair(tmp_path, "random3-draw0")
+    for name in ("c", "r"):
+        for kind, model in (("traces", Traces), ("ratings", Ratings)):
+            path = tmp_path / f"{name}.{kind}.parquet"
+            write_table(read_table(path, model).sample(fraction=1, shuffle=True, seed=1), model, path)
+    files = [tmp_path / f"{name}.{kind}.parquet" for name in ("c", "r") for kind in ("traces", "ratings")]
+    build_pairs(*files, tmp_path / "again.parquet", judge="oracle", selection="random3-draw0", seed=0)
+    again = read_table(tmp_path / "again.parquet", Pairs)
+    assert again.drop(pl.selectors.float()).equals(first.drop(pl.selectors.float()))
+    assert again["delta_overall"].to_list() == pytest.approx(first["delta_overall"].to_list())

@@ -1,0 +1,221 @@
+"""The whole workflow on the smoke study, for real: from nothing, again, after edits, with bad input, and killed."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from prefdelta import tables
+
+REPOSITORY = Path(__file__).parent.parent
+RESULTS = Path("results/smoke")
+CELL = "policy/dpo/oracle/qwen-l_vs_qwen-s/full/seed0"
+
+
+class Study:
+    """A copy of the repository in which the smoke study has run."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        kept = shutil.ignore_patterns(".*", "results", "__pycache__", "*.egg-info")
+        shutil.copytree(REPOSITORY, folder, ignore=kept, dirs_exist_ok=True)
+        self.environment = {**os.environ, "PYTHONPATH": str(folder / "workflow")}
+
+    def command(self, *arguments, config="config/smoke.yaml"):
+        return [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", config, *arguments]
+
+    def snakemake(self, *arguments, config="config/smoke.yaml", succeeds=True):
+        """Runs Snakemake and returns what it printed."""
+        result = subprocess.run(
+            self.command(*arguments, config=config), cwd=self.folder, env=self.environment, capture_output=True, text=True
+        )
+        output = result.stdout + result.stderr
+        assert (result.returncode == 0) == succeeds, output[-6000:]
+        return output
+
+    def planned(self, *arguments, **options):
+        """Rule -> number of jobs that a dry run plans."""
+        output = self.snakemake("--dry-run", *arguments, **options)
+        if "Nothing to be done" in output:
+            return {}
+        stats = output.rpartition("Job stats:")[2].partition("total")[0]
+        return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", stats, re.MULTILINE)}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    smoke = Study(tmp_path_factory.mktemp("workflow"))
+    smoke.snakemake()
+    return smoke
+
+
+def test_everything_appears_from_nothing(study):
+    config = yaml.safe_load((study.folder / "config/smoke.yaml").read_text())
+    results = study.folder / RESULTS
+    for experiment in config["experiments"]:
+        for suffix in ("csv", "md", "tex"):
+            assert (results / f"tables/{experiment}.{suffix}").stat().st_size > 0
+        for suffix in ("png", "svg", "pdf"):
+            assert (results / f"figures/{experiment}.{suffix}").stat().st_size > 0
+        table = tables.read_result_csv(results / f"tables/{experiment}.csv", tables.Results)
+        assert set(table["experiment"]) == {experiment}
+    report = (results / "report.html").read_text()
+    for experiment in config["experiments"]:
+        assert experiment in report
+    assert not list(results.rglob(".*-*")), "temporary files are left"
+
+
+def test_result_tables_compare_with_base_and_control(study):
+    table = tables.read_result_csv(study.folder / RESULTS / "tables/generator_delta.csv", tables.Results)
+    zero_delta = "qwen-s-again over qwen-s"
+    assert {"base", zero_delta} <= set(table["versus"].drop_nulls())
+    for suite, decoding in table.select("suite", "decoding").unique().iter_rows():
+        rows = table.filter(suite=suite, decoding=decoding)
+        own = rows.filter(pl.col("versus").is_null())
+        accuracy = dict(own.select("arm", "estimate").iter_rows())
+        differences = rows.filter(versus=zero_delta)
+        for arm, estimate in differences.select("arm", "estimate").iter_rows():
+            assert estimate == pytest.approx(accuracy[arm] - accuracy[zero_delta])
+
+
+def test_checkpoint_is_a_plain_folder_and_trained_from_stored_references(study):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = study.folder / RESULTS / "models" / CELL
+    AutoModelForCausalLM.from_pretrained(folder)
+    assert AutoTokenizer.from_pretrained(folder).chat_template
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["losses"][0] == pytest.approx(0.693147, abs=1e-4)
+    assert manifest["losses"][-1] < manifest["losses"][0]
+    assert {"README.md", "model.safetensors", "config.json"} <= set(manifest["files"])
+    assert manifest["n_steps"] == len(manifest["losses"])
+
+
+def test_arms_have_equal_steps(study):
+    made = [json.loads(path.read_text()) for path in (study.folder / RESULTS / "models/policy/dpo").rglob("manifest.json")]
+    assert len({manifest["n_steps"] for manifest in made}) == 1
+    assert len({manifest["n_pairs"] for manifest in made}) > 1
+
+
+def test_second_run_does_nothing(study):
+    assert study.planned() == {}
+
+
+def test_comment_edit_reruns_nothing_and_code_edit_reruns_its_importers(study):
+    module = study.folder / "workflow/prefdelta/answers.py"
+    source = module.read_text()
+    try:
+        module.write_text(source + "\n# a comment\n")
+        assert study.planned() == {}
+        module.write_text(source + "\nUNUSED = 1\n")
+        assert set(study.planned()) == {"draw_experiment", "render_report", "all"}
+    finally:
+        module.write_text(source)
+    server = study.folder / "workflow/prefdelta/microworld/server.py"
+    source = server.read_text()
+    try:
+        server.write_text(source + "\nUNUSED = 1\n")
+        planned = study.planned()
+        assert {"rate_traces", "build_pairs", "train_policy"} <= set(planned)
+        assert not {"pretrain_model", "sample_traces", "compute_reference", "evaluate_base"} & set(planned)
+    finally:
+        server.write_text(source)
+
+
+def test_changed_beta_reruns_training_and_what_follows(study):
+    config = yaml.safe_load((study.folder / "config/smoke.yaml").read_text())
+    config["methods"]["kto"]["beta"] = 0.7
+    changed = study.folder / "config/changed.yaml"
+    changed.write_text(yaml.safe_dump(config))
+    planned = study.planned(config="config/changed.yaml")
+    assert planned["train_policy"] == planned["evaluate_checkpoint"] == 1
+    follow = {"tabulate_experiment", "draw_experiment", "render_report", "all"}
+    assert set(planned) - {"train_policy", "evaluate_checkpoint"} == follow
+
+
+def test_any_cell_can_be_requested(study):
+    target = RESULTS / "evals" / CELL.replace("full", "top20-factuality").replace("seed0", "seed7.parquet")
+    planned = study.planned(str(target))
+    assert planned == {"build_pairs": 1, "train_policy": 1, "evaluate_checkpoint": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("qwen-l_vs", "qwen-xxl_vs", "unknown chosen 'qwen-xxl'"),
+        ("full", "tip5-overall", "top{k}-{criterion}"),
+        ("full", "top100000-overall", "asks for 100000 pairs"),
+        ("dpo", "ppo", "choose from dpo, kto, sft"),
+        ("smoke", "smoky", "unknown study 'smoky'"),
+    ],
+)
+def test_names_off_the_grid_fail_with_a_clear_message(study, name, wrong, message):
+    target = str(RESULTS / "models" / CELL / "manifest.json").replace(name, wrong)
+    assert message in study.snakemake("--dry-run", target, succeeds=False)
+
+
+def test_bad_configuration_fails_before_any_job(study):
+    source = (study.folder / "config/smoke.yaml").read_text()
+    (study.folder / "config/bad.yaml").write_text(source.replace("{model: qwen-l}", "{model: qwen-xxl}"))
+    output = study.snakemake(config="config/bad.yaml", succeeds=False)
+    assert "generators.qwen-l.model: 'qwen-xxl' is unknown; choose from" in output
+    assert "rule " not in output
+    assert "Traceback" not in output
+
+
+def test_corrupted_table_is_refused_with_column_and_check(study):
+    ratings = study.folder / RESULTS / "ratings/oracle/qwen-l.parquet"
+    whole = ratings.read_bytes()
+    target = str(RESULTS / "pairs/oracle/qwen-l_vs_qwen-s/top21-overall.parquet")
+    try:
+        pl.read_parquet(ratings).with_columns(rating=pl.col("rating") + 3).write_parquet(ratings)
+        output = study.snakemake(target, succeeds=False)
+        assert "qwen-l.parquet breaks the Ratings model" in output
+        assert "column 'rating' fails check less_than_or_equal_to(5)" in output
+        ratings.write_bytes(whole[: len(whole) // 2])
+        assert "can't be read as parquet" in study.snakemake(target, succeeds=False)
+    finally:
+        ratings.write_bytes(whole)
+    assert not (study.folder / target).exists()
+
+
+def test_killed_training_leaves_no_target_and_resumes_to_the_same_weights(study):
+    folder = study.folder / RESULTS / "models" / CELL
+    manifest = folder / "manifest.json"
+    before = json.loads(manifest.read_text())
+    run = subprocess.Popen(
+        study.command("--forcerun", "train_policy", "--", str(manifest.relative_to(study.folder))),
+        cwd=study.folder,
+        env=study.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: list(folder.glob(".trainer/checkpoint-*/trainer_state.json")))
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    assert not manifest.exists()
+    study.snakemake("--unlock")
+    study.snakemake(str(manifest.relative_to(study.folder)))
+    assert "going on from" in (study.folder / RESULTS / f"logs/models/{CELL}.log").read_text()
+    after = json.loads(manifest.read_text())
+    assert after["files"]["model.safetensors"] == before["files"]["model.safetensors"]
+    assert after["losses"] == before["losses"]
+
+
+def wait_for(condition, patience=120):
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
