@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: results test lint format schema clean
 
 results: $(BIN)/.installed
-	snakemake --cores $(CORES)
+	if [ -t 1 ]; then snakemake --logger rich --cores $(CORES); else snakemake --cores $(CORES); fi
 
 test: $(BIN)/.installed
 	pytest

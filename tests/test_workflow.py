@@ -31,7 +31,7 @@ class Study:
         self.environment = {**os.environ, "PYTHONPATH": str(folder / "workflow")}
 
     def command(self, *arguments, config="config/smoke.yaml"):
-        return [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", config, *arguments]
+        return [sys.executable, "-m", "snakemake", "--configfile", config, "--cores", "2", *arguments]
 
     def snakemake(self, *arguments, config="config/smoke.yaml", succeeds=True):
         """Runs Snakemake and returns what it printed."""
