@@ -225,6 +225,13 @@ def test_every_spec_is_canonical_json(name):
     assert SPECS[name](study()) == text
 
 
+def test_the_order_of_keys_does_not_change_a_spec():
+    config = build.config()
+    turned = {key: dict(reversed(value.items())) if key == "sampling" else value for key, value in reversed(config.items())}
+    assert specs.traces_spec(load_study(turned), FIRST) == specs.traces_spec(load_study(config), FIRST)
+    assert specs.canonical({"b": {"d": 1, "c": 2}, "a": 3}) == specs.canonical({"a": 3, "b": {"c": 2, "d": 1}})
+
+
 def test_every_spec_of_a_stage_is_covered_here():
     used = {name for spec in SPECS.values() for name in (spec.__name__, *spec.__code__.co_names)}
     assert {name for name in vars(specs) if name.endswith("_spec")} <= used

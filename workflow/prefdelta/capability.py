@@ -10,14 +10,14 @@ from prefdelta.statistics import mean_interval
 from prefdelta.tables import Capability, rows_to_table, write_result_table
 
 
-def tabulate_capability(output: Path | str, *, study: str, models: dict[str, Any], n_resamples: int, seed: int) -> None:
+def tabulate_capability(output: Path | str, *, study: str, models: list[dict[str, Any]], n_resamples: int, seed: int) -> None:
     """Writes the measured `Capability` of every model of the study: accuracy by suite and decoding, in points."""
     rows = []
-    for model, shape in models.items():
-        scores = item_scores(paths.EVAL_BASE.format(study=study, model=model))
-        parameters = read_manifest(paths.BASE.format(study=study, model=model))["parameters"]
+    for shape in models:
+        scores = item_scores(paths.EVAL_BASE.format(study=study, model=shape["model"]))
+        parameters = read_manifest(paths.BASE.format(study=study, model=shape["model"]))["parameters"]
         for (suite, decoding), items in sorted(scores.items()):
             interval = mean_interval(items["score"].to_numpy(), seed, n_resamples)
-            row = {"model": model, **shape, "parameters": parameters, "suite": suite, "decoding": decoding}
+            row = {**shape, "parameters": parameters, "suite": suite, "decoding": decoding}
             rows.append(row | clipped(interval, 0) | {"n_items": len(items)})
     write_result_table(rows_to_table(rows, Capability), Capability, output)

@@ -120,14 +120,17 @@ def _ladder(results: pl.DataFrame, suites: list[str]) -> Figure:
         colour = SUITE_COLOURS[index % len(SUITE_COLOURS)]
         shift = 0.6 * (index - (len(suites) - 1) / 2)
         x = rows["generator_delta"] + shift
-        panel.errorbar(x, rows["estimate"], yerr=_errors(rows), fmt="o-", ms=5, lw=1.4, capsize=2, color=colour, label=suite)
-    for row in gains.filter(suite=suites[-1]).iter_rows(named=True):
-        top = gains.filter(arm=row["arm"])["ci_high"].max()
+        panel.plot(x, rows["estimate"], color=colour, lw=1.2, alpha=0.4)
+        panel.errorbar(x, rows["estimate"], yerr=_errors(rows), fmt="o", ms=5, lw=1.4, capsize=2, color=colour, label=suite)
+    for index, row in enumerate(gains.filter(suite=suites[-1]).iter_rows(named=True)):
+        # Above and below in turn, so that the names of generators with nearly equal deltas do not collide.
+        ends = gains.filter(arm=row["arm"])
+        place, shift = (ends["ci_low"].min(), -11) if index % 2 else (ends["ci_high"].max(), 5)
         panel.annotate(
-            row["chosen"], (row["generator_delta"], top), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8
+            row["chosen"], (row["generator_delta"], place), xytext=(0, shift), textcoords="offset points", ha="center", fontsize=8
         )
     panel.axhline(0, color="black", lw=0.8)
-    panel.margins(y=0.12)
+    panel.margins(x=0.1, y=0.12)
     rejected = ", ".join(gains["rejected"].unique(maintain_order=True))
     panel.set(xlabel=f"generator-level delta: accuracy of the chosen generator minus that of {rejected} (points)", ylabel=GAIN)
     panel.legend(loc="best")
@@ -160,12 +163,12 @@ def _sweep(results: pl.DataFrame, suites: list[str]) -> Figure:
     series = [f"{kind} by {criterion}" if criterion else kind for (kind, _), criterion in zip(kinds, criteria, strict=True)]
     gains = gains.with_columns(kind=pl.Series([kind for kind, _ in kinds]), series=pl.Series(series))
     for panel, suite in zip(axes, suites, strict=True):
-        for name in gains["series"].unique(maintain_order=True):
+        for index, name in enumerate(gains["series"].unique(maintain_order=True)):
             rows = gains.filter(series=name, suite=suite).sort("n_pairs")
             style = "o-" if len(rows) > 1 else "s"
             colour = KIND_COLOURS[rows["kind"][0]]
             panel.errorbar(
-                rows["n_pairs"],
+                rows["n_pairs"] * 1.04**index,
                 rows["estimate"],
                 yerr=_errors(rows),
                 fmt=style,

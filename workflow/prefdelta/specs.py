@@ -77,10 +77,10 @@ def experiment_spec(study: Study, name: str) -> str:
 
 
 def capability_spec(study: Study) -> str:
-    shapes = {
-        name: {"family": model.family, "hidden_size": model.hidden_size, "layers": model.layers}
+    shapes = [
+        {"model": name, "family": model.family, "hidden_size": model.hidden_size, "layers": model.layers}
         for name, model in study.models.items()
-    }
+    ]
     return canonical({**_statistics(study), "models": shapes})
 
 
