@@ -140,10 +140,14 @@ with serving({[sys.executable, "-c", SERVE, str(port), mark]!r}, "http://127.0.0
 """
     job = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
     eventually(ready.exists)
-    assert len(running(mark)) == 1
-    job.send_signal(how)
-    job.wait(timeout=10)
-    eventually(lambda: not running(mark))
+    (pid,) = running(mark)
+    try:
+        job.send_signal(how)
+        job.wait(timeout=10)
+        eventually(lambda: not running(mark))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
 
 
 def eventually(holds, patience=5):

@@ -116,6 +116,21 @@ def test_a_missing_step_costs_strategy_and_coherence_but_not_precision(problem, 
     assert scores["computational_precision"] == 5
 
 
+@given(PROBLEM, RNG)
+def test_a_step_too_many_costs_factuality_and_strategy(problem, rng):
+    scores = grade(problem, "a)+0 to 0=0;" + write(problem, {}, rng))
+    assert scores["factuality"] < 5
+    assert scores["strategy_coherence"] < 5
+    assert scores["computational_precision"] == 5
+
+
+@pytest.mark.parametrize(
+    "trace, answer", [("a)+2 to 3=5;#5", "5"), ("#3; #5 ", "5"), ("#5;#", "5"), ("", None), ("5", None), ("#12", None)]
+)
+def test_the_final_answer_is_the_last_one_that_is_stated(trace, answer):
+    assert final_answer(trace) == answer
+
+
 @pytest.mark.parametrize("noise", ["hmm;", ";;", "a)+2;", " " * 40], ids=["words", "semicolons", "half a step", "blanks"])
 def test_whatever_is_neither_step_nor_answer_is_noise(noise):
     rng = random.Random(0)

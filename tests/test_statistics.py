@@ -122,6 +122,14 @@ def test_a_plain_mean_has_the_textbook_interval():
     assert (interval.ci_high - interval.ci_low) / 2 == pytest.approx(1.966 * standard_error, rel=0.06)
 
 
+def test_seeds_that_differ_while_items_do_not_have_students_interval():
+    arm, versus = (mean + np.array([[-1.0], [0.0], [1.0]]) + np.zeros((3, 20)) for mean in (60, 50))
+    weights = item_weights(20, 4000, 0)
+    alone, compared = nested_interval(arm, None, weights, 0), nested_interval(arm, versus, weights, 0)
+    assert alone.ci_high - 60 == pytest.approx(4.303 * np.sqrt(1 / 3), rel=0.05)  # 2 degrees of freedom
+    assert compared.ci_high - 10 == pytest.approx(2.776 * np.sqrt(2 / 3), rel=0.05)  # 4 degrees of freedom
+
+
 def test_constant_scores_have_an_interval_of_no_width():
     interval = nested_interval(np.full((3, 20), 100.0), None, item_weights(20, 50, 0), 0)
     assert (interval.estimate, interval.ci_low, interval.ci_high) == (100, 100, 100)

@@ -117,7 +117,7 @@ def test_comment_edit_reruns_nothing_and_code_edit_reruns_its_importers(study):
         module.write_text(source + "\n# a comment\n")
         assert study.planned() == {}
         module.write_text(source + "\nUNUSED = 1\n")
-        assert set(study.planned()) == {"draw_experiment", "render_report", "all"}
+        assert set(study.planned()) == {"draw_experiment", "draw_capability", "render_report", "all"}
     finally:
         module.write_text(source)
     server = study.folder / "workflow/prefdelta/microworld/server.py"
@@ -135,7 +135,7 @@ def test_changed_beta_reruns_training_and_what_follows(study):
     config = yaml.safe_load((study.folder / "config/smoke.yaml").read_text())
     config["methods"]["kto"]["beta"] = 0.7
     changed = study.folder / "config/changed.yaml"
-    changed.write_text(yaml.safe_dump(config))
+    changed.write_text(yaml.safe_dump(config, sort_keys=False))
     planned = study.planned(config="config/changed.yaml")
     assert planned["train_policy"] == planned["evaluate_checkpoint"] == 1
     follow = {"tabulate_experiment", "draw_experiment", "render_report", "all"}

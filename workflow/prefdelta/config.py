@@ -199,6 +199,9 @@ class Study(Strict):
         check("policies", self.policies, self.models)
         if "base" in self.methods:
             problems.append("methods.base: 'base' is the untuned policy; choose another name")
+        domains = [domain for suite in self.suites.values() for domain in suite]
+        shared = sorted({domain for domain in domains if domains.count(domain) > 1})
+        problems.extend(f"suites: '{domain}' is in two suites; an item belongs to one" for domain in shared)
         if "train" in self.suites:
             problems.append("suites.train: 'train' is the split of the training prompts; choose another name")
         if self.operations[0] > self.operations[1] or self.operations[1] > 8:

@@ -57,6 +57,8 @@ def controls(study: Study, name: str, arm: Arm) -> list[Arm]:
     for words in experiment.versus:
         k = study.selection(draw_for_seed(arm.selection, 0)).k
         control = replace(arm, **{word: value.replace("{k}", str(k)) for word, value in words.items()})
+        if control.chosen == control.rejected and min(len(experiment.chosen), len(experiment.rejected)) > 1:
+            continue  # in a grid of chosen by rejected, the place that no arm can have
         if control not in everywhere:
             if "{k}" in words.get("selection", "") and k is None:
                 continue  # a control of the same size, for an arm that has no size

@@ -34,7 +34,7 @@ def write_manifest(path: Path | str, content: dict[str, Any]) -> None:
 
 
 def read_manifest(path: Path | str) -> dict[str, Any]:
-    """The manifest at ``path``, after every file of its folder was checked. Raises ManifestError on any difference."""
+    """The manifest at ``path``, after every file that it names was checked. Raises ManifestError where one differs."""
     path = Path(path)
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

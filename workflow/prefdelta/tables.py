@@ -170,7 +170,9 @@ class Results(Table):
 
     @pa.dataframe_check(name="estimate_within_interval")
     def estimate_within_interval(cls, data: Any) -> Any:
-        inside = (pl.col("ci_low") <= pl.col("estimate")) & (pl.col("estimate") <= pl.col("ci_high"))
+        inside = (
+            pl.col("estimate").is_finite() & (pl.col("ci_low") <= pl.col("estimate")) & (pl.col("estimate") <= pl.col("ci_high"))
+        )
         return data.lazyframe.select(inside)
 
 

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from itertools import pairwise
 
-from prefdelta.microworld.problems import ANSWER, OPERATORS, Problem, final_answer
+from prefdelta.microworld.problems import OPERATORS, Problem, final_answer
 from prefdelta.rubric import DIMENSIONS
 
 _STEP = re.compile(r"[a-h]\)x?([-+*])=?(\d) to (\d)=(\d)(?: left)?")
@@ -17,9 +17,10 @@ def grade(problem: Problem, trace: str) -> dict[str, float]:
     - strategy_coherence: the positions at which the right operation is applied;
     - step_coherence: the links (step to step, last step to answer) whose second end repeats the first one's result;
     - computational_precision: the steps whose result follows from their own operands;
-    - signal_to_noise: the characters that belong to steps and answer.
+    - signal_to_noise: the characters that belong to steps and the last answer.
 
-    Steps that are missing or too many count against strategy and coherence. A text without any step scores 1 throughout.
+    Steps that are missing or too many count against the strategy, answers before the last one as noise. A text without any step
+    scores 1 throughout.
     """
     statements = [statement.strip() for statement in trace.split(";")]
     steps = [(int(m[3]), m[1], int(m[2]), int(m[4])) for s in statements if (m := _STEP.fullmatch(s))]
@@ -31,7 +32,7 @@ def grade(problem: Problem, trace: str) -> dict[str, float]:
     used = Counter([steps[0][0], *(operand for _, _, operand, _ in steps)])
     planned = zip(steps, problem.operations, strict=False)
     links = sum(after[0] == before[3] for before, after in pairwise(steps))
-    signal = sum(len(s) + 1 for s in statements if _STEP.fullmatch(s) or ANSWER.fullmatch(s)) - 1
+    signal = sum(len(s) + 1 for s in statements if _STEP.fullmatch(s)) + (3 if answer else 0) - 1
     shares = {
         "factuality": (wanted & used).total() / max(wanted.total(), used.total()),
         "strategy_coherence": sum(step[1] == operator for step, (operator, _) in planned) / n_positions,
