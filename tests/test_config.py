@@ -3,11 +3,12 @@
 import json
 
 import build
+import jsonschema
 import pytest
 import yaml
 
 from prefdelta import specs
-from prefdelta.config import ConfigError, load_study
+from prefdelta.config import ConfigError, load_study, schema
 from prefdelta.grid import arms, cells, check_names, controls
 from prefdelta.selection import GRAMMAR
 
@@ -268,3 +269,11 @@ def test_a_second_sample_of_a_model_has_a_seed_of_its_own():
     first, second, same = (json.loads(specs.traces_spec(loaded, name))["seed"] for name in (FIRST, SECOND, THIRD))
     assert first != second
     assert first == same
+
+
+def test_the_schema_file_is_in_step_with_the_models_and_takes_the_studies():
+    folder = build.CONFIG.parent
+    written = json.loads((folder / "schema.json").read_text())
+    assert written == schema(), "run `make schema`"
+    for name in ("config.yaml", "smoke.yaml"):
+        jsonschema.validate(yaml.safe_load((folder / name).read_text()), written)
