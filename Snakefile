@@ -12,7 +12,7 @@ from prefdelta.provenance import PACKAGE, code_digest
 
 min_version("9.27")
 
-# glibc would hand torch's large blocks back to the system after every use: keeping them saves about 7 % of a job's CPU time.
+# glibc would hand torch's large blocks back to the system after every use: keeping them saves system time in every job.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(32 * 2**20))
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
 
