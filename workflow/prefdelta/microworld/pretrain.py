@@ -62,8 +62,8 @@ def make_model(family: str, hidden_size: int, layers: int, heads: int, tokenizer
         num_key_value_heads=heads,
         head_dim=hidden_size // heads,
         max_position_embeddings=256,
-        # The usual 0.02 and 10,000 are for wide models and long texts: at this size they delay the first copying circuit
-        # from about 200 to more than 1,000 steps.
+        # The usual 0.02 and 10,000 are for wide models and long texts: with them a model of width 64 had not learned to copy
+        # from its prompt after 900 steps, with these it had after 500.
         initializer_range=hidden_size**-0.5,
         rope_parameters={"rope_type": "default", "rope_theta": 100.0},
         tie_word_embeddings=True,
