@@ -36,7 +36,6 @@ PROFILES = [
     for name, experiment in STUDY.experiments.items()
     if experiment.figure == "profile"
 ]
-TRAINED = [name for name in STUDY.experiments if name not in PROFILES]
 
 
 report: "rules/report.rst"

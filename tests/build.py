@@ -9,8 +9,7 @@ import yaml
 
 from prefdelta.microworld.authors import write
 from prefdelta.microworld.problems import draw, final_answer, render
-from prefdelta.rubric import DIMENSIONS
-from prefdelta.selection import CRITERIA
+from prefdelta.rubric import CRITERIA, DIMENSIONS
 from prefdelta.tables import Pairs, Traces
 
 CONFIG = Path(__file__).parents[1] / "config" / "config.yaml"

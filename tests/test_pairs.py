@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from prefdelta.pairs import build_pairs
-from prefdelta.rubric import DIMENSIONS
-from prefdelta.selection import CRITERIA, SelectionError
+from prefdelta.rubric import CRITERIA, DIMENSIONS
+from prefdelta.selection import SelectionError
 from prefdelta.tables import Pairs, Ratings, Traces, read_table, write_table
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefdelta.selection import CRITERIA, GRAMMAR, STRATA, Selection, SelectionError, flip, parse, select
+from prefdelta.rubric import CRITERIA
+from prefdelta.selection import GRAMMAR, STRATA, Selection, SelectionError, flip, parse, select
 
 K, CRITERION, SEED = st.integers(1, 10**6), st.sampled_from(CRITERIA), st.integers(0, 2**31)
 WELL_FORMED = st.one_of(

@@ -11,8 +11,7 @@ from prefdelta import train
 from prefdelta.microworld import authors, problems
 from prefdelta.microworld.pretrain import pretrain_model
 from prefdelta.reference import compute_reference
-from prefdelta.rubric import DIMENSIONS
-from prefdelta.selection import CRITERIA
+from prefdelta.rubric import CRITERIA, DIMENSIONS
 from prefdelta.tables import Pairs, References, Traces, read_table, write_table
 
 RECIPE = {"trainer": "dpo", "beta": 0.5, "learning_rate": 1e-3, "batch_size": 8, "steps": 4, "checkpoint_steps": 2}

@@ -5,7 +5,7 @@ from pathlib import Path
 from jinja2 import Environment
 
 from prefdelta.atomic import write_text
-from prefdelta.selection import CRITERIA
+from prefdelta.rubric import CRITERIA
 from prefdelta.tables import Pairs, read_table
 
 PAGE = """\

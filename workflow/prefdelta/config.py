@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from prefdelta.errors import PrefdeltaError
 from prefdelta.recipe import Recipe
 from prefdelta.rubric import DIMENSIONS
-from prefdelta.selection import Selection, SelectionError, parse
+from prefdelta.selection import Selection, SelectionError, draw_for_seed, parse
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -214,21 +214,12 @@ class Study(Strict):
             check(f"experiments.{name}.selection", experiment.selection, experiment.selection)
             for selection in experiment.selection:
                 try:
-                    self.selection(f"{selection}-draw0" if _is_draw_of_each_seed(selection) else selection)
+                    self.selection(draw_for_seed(selection, 0))
                 except SelectionError as error:
                     problems.append(f"experiments.{name}.selection: {error}")
         if problems:
             raise ValueError("\n".join(problems))
         return self
-
-
-def _is_draw_of_each_seed(selection: str) -> bool:
-    return selection.startswith("random") and selection.removeprefix("random").isdigit()
-
-
-def draw_for_seed(selection: str, seed: int) -> str:
-    """The selection of one cell: an arm's ``random500`` is another draw for every seed; others stay as they are."""
-    return f"{selection}-draw{seed}" if _is_draw_of_each_seed(selection) else selection
 
 
 def load_study(config: dict[str, Any], files: Iterable[Path | str] = ()) -> Study:

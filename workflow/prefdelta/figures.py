@@ -14,7 +14,8 @@ from prefdelta import paths
 from prefdelta.answers import answer_experiment, answer_profile
 from prefdelta.atomic import replacing, write_text
 from prefdelta.results import BASE
-from prefdelta.selection import CRITERIA, parse
+from prefdelta.rubric import CRITERIA
+from prefdelta.selection import draw_for_seed, parse
 from prefdelta.tables import Capability, Pairs, Results, read_result_csv, read_table
 
 matplotlib.use("Agg")
@@ -157,11 +158,9 @@ def _sweep(results: pl.DataFrame, suites: list[str]) -> Figure:
     """Gain against the number of pairs: a line for each way to select, a panel for each suite."""
     figure, axes = _panels(len(suites), width=4.4, height=3.8, sharey=True)
     gains = results.filter(versus=BASE)
-    names = {name: name.rstrip("0123456789") for name in gains["selection"] if name.startswith("random")}
-    kinds = [(names.get(name) or parse(name).kind, name) for name in gains["selection"]]
-    criteria = [None if kind in ("random", "full") else parse(name).criterion for kind, name in kinds]
-    series = [f"{kind} by {criterion}" if criterion else kind for (kind, _), criterion in zip(kinds, criteria, strict=True)]
-    gains = gains.with_columns(kind=pl.Series([kind for kind, _ in kinds]), series=pl.Series(series))
+    selections = [parse(draw_for_seed(name, 0)) for name in gains["selection"]]
+    series = [f"{each.kind} by {each.criterion}" if each.criterion else each.kind for each in selections]
+    gains = gains.with_columns(kind=pl.Series([each.kind for each in selections]), series=pl.Series(series))
     for panel, suite in zip(axes, suites, strict=True):
         for index, name in enumerate(gains["series"].unique(maintain_order=True)):
             rows = gains.filter(series=name, suite=suite).sort("n_pairs")

@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 
 from prefdelta import paths
-from prefdelta.rubric import DIMENSIONS
-from prefdelta.selection import CRITERIA
+from prefdelta.pairs import mean_ratings
+from prefdelta.rubric import CRITERIA
 from prefdelta.statistics import mean_interval
 from prefdelta.tables import GeneratorDeltas, Ratings, Traces, read_table, rows_to_table, write_result_table
 
@@ -21,13 +21,8 @@ def tabulate_generator_deltas(
         for generator in generators:
             traces = read_table(paths.TRACES.format(study=study, generator=generator), Traces)
             ratings = read_table(paths.RATINGS.format(study=study, judge=judge, generator=generator), Ratings)
-            wide = (
-                ratings.group_by("trace_id")
-                .agg(pl.col("rating").filter(pl.col("dimension") == name).mean().alias(name) for name in DIMENSIONS)
-                .with_columns(overall=pl.mean_horizontal(DIMENSIONS, ignore_nulls=False))
-            )
             by_prompt[generator] = (
-                traces.join(wide, on="trace_id", how="left")
+                traces.join(mean_ratings(ratings.lazy()).collect(), on="trace_id", how="left")
                 .group_by("prompt_id")
                 .agg(accuracy=100 * pl.col("correct").mean(), **{name: pl.col(name).mean() for name in CRITERIA})
                 .sort("prompt_id")

@@ -5,8 +5,8 @@ from itertools import product
 from typing import Any
 
 from prefdelta import paths
-from prefdelta.config import ConfigError, Experiment, Study, draw_for_seed
-from prefdelta.selection import SelectionError
+from prefdelta.config import ConfigError, Experiment, Study
+from prefdelta.selection import SelectionError, draw_for_seed
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,16 @@ from pathlib import Path
 
 import polars as pl
 
-from prefdelta.rubric import DIMENSIONS
-from prefdelta.selection import CRITERIA, SelectionError, parse, select
+from prefdelta.rubric import CRITERIA, DIMENSIONS
+from prefdelta.selection import SelectionError, parse, select
 from prefdelta.tables import Pairs, Ratings, Traces, read_table, write_table
+
+
+def mean_ratings(ratings: pl.LazyFrame) -> pl.LazyFrame:
+    """One row for each trace: its mean rating in each dimension (null where none is readable) and their mean, ``overall``."""
+    means = [pl.col("rating").filter(pl.col("dimension") == name).mean().alias(name) for name in DIMENSIONS]
+    overall = pl.mean_horizontal(DIMENSIONS, ignore_nulls=False)
+    return ratings.group_by("trace_id").agg(means).with_columns(overall=overall)
 
 
 def rated(traces: pl.LazyFrame, ratings: pl.LazyFrame) -> pl.LazyFrame:
@@ -14,9 +21,7 @@ def rated(traces: pl.LazyFrame, ratings: pl.LazyFrame) -> pl.LazyFrame:
 
     A trace that has no readable rating in some dimension is left out: it has no delta.
     """
-    means = [pl.col("rating").filter(pl.col("dimension") == name).mean().alias(name) for name in DIMENSIONS]
-    by_trace = ratings.group_by("trace_id").agg(means).drop_nulls()
-    return traces.join(by_trace.with_columns(overall=pl.mean_horizontal(DIMENSIONS)), on="trace_id")
+    return traces.join(mean_ratings(ratings).drop_nulls(), on="trace_id")
 
 
 def pair_up(chosen: pl.LazyFrame, rejected: pl.LazyFrame, *, cross_samples: bool) -> pl.LazyFrame:

@@ -27,11 +27,11 @@ def _module(path: Path) -> tuple[str, tuple[Path, ...]]:
                 stem = PACKAGE.joinpath(*name.split(".")[1:])
                 around = [folder / "__init__.py" for folder in (stem, *stem.parents) if folder.is_relative_to(PACKAGE)]
                 imported |= {file for file in (stem.with_suffix(".py"), *around) if file.is_file()}
-        body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
-            first = body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-                node.body = body[1:]
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
+            node.body = node.body[1:]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12], tuple(sorted(imported))
 
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from prefdelta import paths
 from prefdelta.manifest import read_manifest
-from prefdelta.selection import CRITERIA
+from prefdelta.rubric import CRITERIA
 from prefdelta.statistics import Array, Interval, item_weights, mean_interval, nested_interval
 from prefdelta.tables import (
     GeneratorDeltas,
@@ -34,6 +34,12 @@ def item_scores(predictions: Path | str) -> dict[tuple[str, str], pl.DataFrame]:
     }
 
 
+def _accuracy_deltas(generator_deltas: Path | str) -> dict[tuple[str, str], float]:
+    """(chosen, rejected) -> generator-level delta in accuracy (points)."""
+    deltas = read_result_csv(generator_deltas, GeneratorDeltas).filter(quantity="accuracy")
+    return {(row["chosen"], row["rejected"]): row["estimate"] for row in deltas.iter_rows(named=True)}
+
+
 def _stack(evals: list[dict[tuple[str, str], pl.DataFrame]], key: tuple[str, str]) -> Array:
     ids = evals[0][key]["item_id"]
     for other in evals:
@@ -50,8 +56,7 @@ def tabulate_experiment(
     ``content`` is `grid.experiment_content`. Rows: each arm x suite x decoding x (accuracy, difference to the base policy,
     difference to each control).
     """
-    deltas = read_result_csv(generator_deltas, GeneratorDeltas).filter(quantity="accuracy")
-    by_sides = {(row["chosen"], row["rejected"]): row["estimate"] for row in deltas.iter_rows(named=True)}
+    by_sides = _accuracy_deltas(generator_deltas)
     bases = {
         policy: item_scores(paths.EVAL_BASE.format(study=study, model=policy))
         for policy in dict.fromkeys(arm["policy"] for arm in content["arms"])
@@ -89,8 +94,7 @@ def tabulate_profile(
     generator_deltas: Path | str, output: Path | str, *, study: str, content: dict[str, Any], n_resamples: int, seed: int
 ) -> None:
     """Writes the `Results` of a profile: the mean delta of the full pair set in every criterion, by generator pair."""
-    deltas = read_result_csv(generator_deltas, GeneratorDeltas).filter(quantity="accuracy")
-    by_sides = {(row["chosen"], row["rejected"]): row["estimate"] for row in deltas.iter_rows(named=True)}
+    by_sides = _accuracy_deltas(generator_deltas)
     rows = []
     for arm in content["arms"]:
         pairs = read_table(paths.PAIRS.format(study=study, **arm), Pairs)

@@ -39,6 +39,7 @@ RUBRIC = {
     ),
 }
 DIMENSIONS = tuple(RUBRIC)
+CRITERIA = (*DIMENSIONS, "overall")  # what a pair can be selected by: a dimension, or the mean of all
 LEVELS = range(1, 6)
 
 SYSTEM = (

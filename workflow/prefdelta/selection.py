@@ -2,13 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import polars as pl
 
 from prefdelta.errors import PrefdeltaError
-from prefdelta.rubric import DIMENSIONS
+from prefdelta.rubric import CRITERIA
 
-CRITERIA = (*DIMENSIONS, "overall")
 STRATA = {  # stratum -> (chosen is correct, rejected is correct)
     "correct_over_wrong": (True, False),
     "wrong_over_correct": (False, True),
@@ -77,10 +77,13 @@ def parse(name: str) -> Selection:
     raise SelectionError(f"'{name}' is not a selection. The forms are:\n{GRAMMAR}")
 
 
+def draw_for_seed(name: str, seed: int) -> str:
+    """The selection of one cell: an arm's ``random500`` is another draw for every seed; others stay as they are."""
+    return f"{name}-draw{seed}" if name.startswith("random") and name.removeprefix("random").isdigit() else name
+
+
 def _shuffled(key: str, seed: int, salt: str) -> pl.Expr:
     # The hash of polars is stable only within a version, and this order decides what is trained on: so blake2 of the id.
-    from hashlib import blake2b
-
     def digest(ids: pl.Series) -> pl.Series:
         hashes = [blake2b(f"{seed}/{salt}/{i}".encode(), digest_size=8).digest() for i in ids]
         return pl.Series([int.from_bytes(h) for h in hashes], dtype=pl.UInt64)

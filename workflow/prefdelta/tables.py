@@ -7,11 +7,9 @@ import pandera.polars as pa
 import polars as pl
 from pandera.errors import SchemaErrors
 
-from prefdelta.atomic import replacing
+from prefdelta.atomic import replacing, write_text
 from prefdelta.errors import PrefdeltaError
-from prefdelta.rubric import DIMENSIONS, LEVELS
-
-CRITERIA = (*DIMENSIONS, "overall")
+from prefdelta.rubric import CRITERIA, DIMENSIONS, LEVELS
 
 
 class TableError(PrefdeltaError):
@@ -225,12 +223,12 @@ def _check(frame: pl.DataFrame, model: type[Table], path: Path | str) -> pl.Data
     schema = model.to_schema()
     columns = {name: str(column.dtype) for name, column in schema.columns.items()}
     found = {name: str(dtype) for name, dtype in frame.schema.items()}
-    if columns.keys() != found.keys() or any(columns[name] != found[name] for name in columns):
-        wrong = [
-            f"column '{name}': expected {columns.get(name, 'no such column')}, found {found.get(name, 'none')}"
-            for name in [*columns, *(name for name in found if name not in columns)]
-            if columns.get(name) != found.get(name)
-        ]
+    wrong = [
+        f"column '{name}': expected {columns.get(name, 'no such column')}, found {found.get(name, 'none')}"
+        for name in columns | found
+        if columns.get(name) != found.get(name)
+    ]
+    if wrong:
         raise TableError(f"{path} is not a {model.__name__} table: " + "; ".join(wrong))
     try:
         return model.validate(frame, lazy=True)
@@ -294,9 +292,7 @@ def write_result_table(frame: pl.DataFrame, model: type[Table], path: Path | str
     head, *body = [" & ".join(line) + r" \\" for line in escaped]
     open_tabular, close_tabular = rf"\begin{{tabular}}{{{'l' * len(columns)}}}", r"\end{tabular}"
     tex = "\n".join([open_tabular, r"\toprule", head, r"\midrule", *body, r"\bottomrule", close_tabular, ""])
-    path = Path(path)
-    for suffix, text in ((".md", markdown), (".tex", tex)):
-        with replacing(path.with_suffix(suffix)) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    write_text(markdown, Path(path).with_suffix(".md"))
+    write_text(tex, Path(path).with_suffix(".tex"))
     with replacing(path) as temporary:
         checked.write_csv(temporary)

@@ -1,6 +1,5 @@
 """Preference tuning with TRL: DPO, KTO, or SFT on the chosen side."""
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -219,6 +218,4 @@ def _clear_unless_resumable(output: Path, work: Path, files: list[Path | str], s
 def _last_checkpoint(work: Path) -> str | None:
     """The newest complete checkpoint of a killed run: trainer_state.json is written last."""
     found = [path for path in work.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
-    with contextlib.suppress(ValueError):
-        return str(max(found, key=lambda path: int(path.name.rpartition("-")[2])))
-    return None
+    return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
