@@ -1,0 +1,130 @@
+"""Benchmarks: how a task's rows are loaded, put to a model, and its answers read and scored. A module each.
+
+The modules are imported by name and never by each other's users, so that an edit to one benchmark concerns its own jobs only.
+"""
+
+import hashlib
+import importlib
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from prefdelta.errors import PrefdeltaError
+
+log = logging.getLogger(__name__)
+
+MICROWORLD = ("arithmetic", "program", "story")
+
+
+class TaskError(PrefdeltaError):
+    """A task is unknown, or its data are not what it expects; the message names it."""
+
+
+class Task(Protocol):
+    """What every module of this package calls ``Task`` and builds as ``Task(name)``."""
+
+    def load(self, source: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The rows of ``source`` (see `dataset.load_split`) that are items of this task."""
+
+    def render(self, row: dict[str, Any]) -> tuple[str, str]:
+        """The prompt (a user message) and the reference that `grade` needs: a string, JSON where it has parts."""
+
+    def grade(self, responses: Sequence[str], references: Sequence[str], threads: int) -> list[tuple[str | None, bool]]:
+        """(answer, correct) of each response: the final answer as it is stated, None where there is none, which is wrong."""
+
+
+class Single(Protocol):
+    """A task that grades each response by itself."""
+
+    def extract(self, response: str) -> str | None:
+        """The final answer as ``response`` states it, None where it states none."""
+
+    def score(self, answer: str | None, reference: str) -> bool:
+        """Whether ``answer`` is right. None is wrong."""
+
+
+def module_name(name: str) -> str:
+    """The module of the task ``name``; ``lm_eval:xyz`` is the task ``xyz`` of lm-eval."""
+    module = "lm_eval" if name.startswith("lm_eval:") else "microworld" if name in MICROWORLD else name
+    return f"{__name__}.{module}"
+
+
+def module_file(name: str) -> Path:
+    """The file of a task's module, for the digest of the code that a job runs. Raises TaskError for an unknown task."""
+    file = Path(__file__).parent / f"{module_name(name).rpartition('.')[2]}.py"
+    if not file.is_file() or file.stem in ("__init__", "common"):
+        known = sorted({path.stem for path in file.parent.glob("*.py")} - {"__init__", "common", "lm_eval", "microworld"})
+        raise TaskError(f"there is no task '{name}'; choose from {', '.join([*known, *MICROWORLD])}, lm_eval:<its task>")
+    return file
+
+
+def find(name: str) -> Task:
+    """The task ``name``. Raises TaskError for an unknown one."""
+    module_file(name)
+    task: Task = importlib.import_module(module_name(name)).Task(name)
+    return task
+
+
+def items(name: str, source: Mapping[str, Any], split: str) -> list[dict[str, str]]:
+    """The items of the task ``name``: rows of the `Prompts` table of ``split``, sorted by prompt_id.
+
+    Rows with the same prompt are one item. With ``n`` in ``source``, at most that many, chosen by a hash of their texts: a larger
+    ``n`` keeps those of a smaller one. Raises TaskError where there are none, DatasetError where the data can't be read.
+    """
+    task = find(name)
+    rows: dict[str, dict[str, str]] = {}
+    contradictions = 0
+    for row in task.load(source):
+        prompt, answer = task.render(row)
+        prompt_id = hashlib.blake2b(f"{name}\n{prompt}".encode(), digest_size=8).hexdigest()
+        item = {"prompt_id": prompt_id, "split": split, "task": name, "prompt": prompt, "answer": answer}
+        contradictions += rows.setdefault(prompt_id, item)["answer"] != answer
+    if contradictions:
+        log.warning("%s: %d rows repeat a prompt with another answer; the first one counts", name, contradictions)
+    if not rows:
+        raise TaskError(f"{name}: no items are left of {source['repo']}")
+    chosen = sorted(rows)
+    if source.get("n"):
+        # Not by prompt_id itself, which is what a person may sort and cut by.
+        chosen = sorted(sorted(rows, key=lambda prompt_id: hashlib.blake2b(prompt_id.encode()).digest())[: source["n"]])
+    log.info("%s: %d items", name, len(chosen))
+    return [rows[prompt_id] for prompt_id in chosen]
+
+
+class Corpus(Task, Protocol):
+    """A task whose problems are trained on."""
+
+    def filtered(
+        self, rows: list[dict[str, Any]], source: Mapping[str, Any]
+    ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+        """Problems that are kept (prompt_id, task, prompt, answer) and left out (prompt_id, task, prompt, reason, detail)."""
+
+
+def problems(name: str, source: Mapping[str, Any]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """The training problems of the corpus ``name`` that are fit, and those that are not (see `Corpus.filtered`)."""
+    module_file(name)
+    corpus: Corpus = importlib.import_module(module_name(name)).Task(name)
+    return corpus.filtered(corpus.load(source), source)
+
+
+def score_all(name: str, responses: Sequence[str], references: Sequence[str], threads: int) -> list[tuple[str | None, bool]]:
+    """(answer, correct) of each response to the task ``name``. Only code tasks use more than one of ``threads``.
+
+    Must run in the main thread: math-verify limits time by a signal.
+    """
+    return find(name).grade(responses, references, threads)
+
+
+def grade_each(
+    task: Single, responses: Sequence[str], references: Sequence[str], threads: int = 1
+) -> list[tuple[str | None, bool]]:
+    """`Task.grade` by ``task``'s extract and score; with more than one of ``threads``, in as many."""
+    answers = [task.extract(response) for response in responses]
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            correct = list(pool.map(task.score, answers, references))
+    else:
+        correct = [task.score(answer, reference) for answer, reference in zip(answers, references, strict=True)]
+    return list(zip(answers, correct, strict=True))

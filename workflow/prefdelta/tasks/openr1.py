@@ -1,0 +1,103 @@
+"""Training problems from open-r1/OpenR1-Math-220k (columns problem, answer, question_type and more), filtered.
+
+The paper does not say how it filtered them; every filter and default here is ours. In this order a problem is left out as
+- ``proof``: its type is proof, or its answer is 'proof' or 'notfound' (NuminaMath's marks);
+- ``no answer``: the answer is empty;
+- ``multiple choice``: its type is MCQ and the answer is no letter from A to F;
+- ``length``: not between ``min_characters`` (20: less is no whole problem) and ``max_characters`` (4000: more is a scan or
+  several problems) characters;
+- ``picture``: it shows a picture or links to one, which a language model can't see;
+- ``duplicate``: its normalised text (see `decontaminate.normalised`) is that of a problem that was kept before it;
+- ``not verifiable``: the answer is prose, or math-verify can't parse it, or finds it different from itself.
+"""
+
+import hashlib
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from math_verify import verify
+
+from prefdelta.dataset import load_rows
+from prefdelta.decontaminate import normalised
+from prefdelta.tasks.common import MathTask, parsed
+
+log = logging.getLogger(__name__)
+
+_LETTER = re.compile(r"\(?[A-F]\)?\.?|\\(?:text|textbf|mathrm|mathbf)\{\s*\(?[A-F]\)?\.?\s*\}")
+_PICTURE = re.compile(r"!\[[^\]]*\]\(|https?://|\\includegraphics|\[asy\]|<img\b", re.IGNORECASE)
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_INTEGER = re.compile(r"-?\d{1,30}")
+
+
+class Task(MathTask):
+    """Problems for training; extracted and scored as all mathematics."""
+
+    def load(self, source: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The rows of ``source`` without their generations. Raises DatasetError."""
+        return load_rows(source, ["problem", "answer", "question_type"])
+
+    def filtered(
+        self, rows: list[dict[str, Any]], source: Mapping[str, Any]
+    ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+        """The problems that are kept and those that are left out, in order.
+
+        Of the kept: prompt_id, task, prompt, answer, as of `tasks.items`. Of the others: prompt_id, task, prompt, reason, detail.
+        ``source`` has min_characters and max_characters. Must run in the main thread (math-verify's time limit).
+        """
+        kept: list[dict[str, str]] = []
+        left_out: list[dict[str, str]] = []
+        known: dict[str, str] = {}
+        for number, row in enumerate(rows, 1):
+            problem, answer = row["problem"] or "", (row["answer"] or "").strip()
+            prompt, reference = self.render({"problem": problem, "answer": answer})
+            prompt_id = hashlib.blake2b(f"{self.name}\n{prompt}".encode(), digest_size=8).hexdigest()
+            found = {"prompt_id": prompt_id, "task": self.name, "prompt": prompt}
+            fault = _fault(problem, answer, row["question_type"], source["min_characters"], source["max_characters"])
+            text = normalised(problem)
+            if fault is None and text in known:
+                fault = "duplicate", f"of {known[text]}"
+            if fault is None and (detail := _unverifiable(answer)):
+                fault = "not verifiable", detail
+            if fault is None:
+                known[text] = prompt_id
+                kept.append({**found, "answer": reference})
+            else:
+                left_out.append({**found, "reason": fault[0], "detail": fault[1]})
+            if number % 10_000 == 0:
+                log.info("%s: looked at %d of %d problems, kept %d", self.name, number, len(rows), len(kept))
+        log.info("%s: %d problems kept, left out %s", self.name, len(kept), dict(Counter(row["reason"] for row in left_out)))
+        return kept, left_out
+
+
+def _fault(problem: str, answer: str, kind: str | None, fewest: int, most: int) -> tuple[str, str] | None:
+    """(reason, detail) why a problem is not fit, as far as its text and type tell."""
+    if kind == "proof" or answer.lower() in ("proof", "notfound"):
+        return "proof", f"type {kind}, answer '{answer[:40]}'"
+    if not answer:
+        return "no answer", f"type {kind}"
+    if kind == "MCQ" and not _LETTER.fullmatch(answer):
+        return "multiple choice", f"answer '{answer[:40]}' is no letter"
+    if not fewest <= len(problem) <= most:
+        return "length", f"{len(problem)} characters"
+    if picture := _PICTURE.search(problem):
+        return "picture", picture[0]
+    return None
+
+
+def _unverifiable(answer: str) -> str | None:
+    """Why math-verify can't score answers against ``answer``, or None."""
+    if _INTEGER.fullmatch(answer):  # most answers are, and parsing takes milliseconds
+        return None
+    # math-verify would read 'no solution' as a product of letters.
+    if len(_WORD.findall(_COMMAND.sub(" ", answer))) > 1:
+        return f"answer '{answer[:40]}' is prose"
+    expressions = list(parsed(answer))
+    if all(isinstance(expression, str) for expression in expressions):
+        return f"answer '{answer[:40]}' can't be parsed"
+    if not verify(expressions, expressions):
+        return f"answer '{answer[:40]}' does not equal itself"
+    return None
