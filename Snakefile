@@ -7,8 +7,9 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from prefdelta import grid, paths, specs
-from prefdelta.config import RESERVED, ConfigError, load_study
+from prefdelta.config import RESERVED, ConfigError, HubModel, load_study
 from prefdelta.provenance import PACKAGE, code_digest
+from prefdelta.tasks import module_file
 
 min_version("9.27")
 
@@ -30,7 +31,9 @@ except ConfigError as error:
 
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 CODE = {script.stem: code_digest(script) for script in SCRIPTS.glob("*.py")}
-SERVER_CODE = code_digest(PACKAGE / "microworld" / "server.py")
+HUB = [name for name, model in STUDY.models.items() if isinstance(model, HubModel)]
+# Real models come with long texts to tokenise and code to run.
+MODEL_THREADS = 8 if HUB else 1
 PROFILES = [
     name
     for name, experiment in STUDY.experiments.items()
@@ -67,6 +70,8 @@ rule all:
         paths.REPORT.format(study=STUDY.study),
 
 
+include: "rules/common.smk"
+include: "rules/prompts.smk"
 include: "rules/models.smk"
 include: "rules/traces.smk"
 include: "rules/ratings.smk"
@@ -76,3 +81,4 @@ include: "rules/evals.smk"
 include: "rules/tables.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
+include: "rules/export.smk"

@@ -1,7 +1,7 @@
 rule evaluate_base:
     input:
         manifest=paths.BASE,
-        suites=[paths.PROMPTS.replace("{split}", suite) for suite in STUDY.suites],
+        suites=SUITES,
     output:
         paths.EVAL_BASE,
     log:
@@ -9,14 +9,17 @@ rule evaluate_base:
     benchmark:
         "results/{study}/benchmarks/evals/{model}/base.tsv"
     conda:
-        "../envs/prefdelta.yaml"
-    threads: 1
+        "../envs/vllm.yaml"
+    threads: MODEL_THREADS
     resources:
-        mem_mb=4000,
-        runtime=120,
+        **sized(lambda w: grid.evaluated_model(STUDY, w), 4000, 120),
     params:
-        spec=lambda w: specs.evaluation_spec(grid.checked(STUDY, w)),
-        code=CODE["evaluate_model"],
+        spec=lambda w: specs.evaluation_spec(STUDY, grid.evaluated_model(STUDY, w)),
+        code=code_with(
+            "evaluate_model",
+            *backend_files(STUDY.backend),
+            *(file for suite in STUDY.suites.values() for file in task_files(suite)),
+        ),
     script:
         "../workflow/scripts/evaluate_model.py"
 
@@ -24,7 +27,7 @@ rule evaluate_base:
 use rule evaluate_base as evaluate_checkpoint with:
     input:
         manifest=paths.CHECKPOINT,
-        suites=[paths.PROMPTS.replace("{split}", suite) for suite in STUDY.suites],
+        suites=SUITES,
     output:
         paths.EVAL,
     log:

@@ -1,23 +1,3 @@
-rule make_prompts:
-    output:
-        paths.PROMPTS,
-    log:
-        "results/{study}/logs/prompts/{split}.log",
-    benchmark:
-        "results/{study}/benchmarks/prompts/{split}.tsv"
-    conda:
-        "../envs/prefdelta.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        spec=lambda w: specs.prompts_spec(grid.checked(STUDY, w), w.split),
-        code=CODE["make_prompts"],
-    script:
-        "../workflow/scripts/make_prompts.py"
-
-
 rule pretrain_model:
     output:
         paths.BASE,
@@ -25,6 +5,8 @@ rule pretrain_model:
         "results/{study}/logs/models/{model}/base.log",
     benchmark:
         "results/{study}/benchmarks/models/{model}/base.tsv"
+    wildcard_constraints:
+        model=rf"(?!({'|'.join(HUB) or '$^'})/)[^/]+",
     conda:
         "../envs/prefdelta.yaml"
     threads: 1
@@ -36,3 +18,25 @@ rule pretrain_model:
         code=CODE["pretrain_model"],
     script:
         "../workflow/scripts/pretrain_model.py"
+
+
+rule fetch_model:
+    output:
+        paths.BASE,
+    log:
+        "results/{study}/logs/models/{model}/base.log",
+    benchmark:
+        "results/{study}/benchmarks/models/{model}/base.tsv"
+    wildcard_constraints:
+        model="|".join(HUB) or "$^",
+    conda:
+        "../envs/prefdelta.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=720,
+    params:
+        spec=lambda w: specs.fetch_spec(grid.checked(STUDY, w), w.model),
+        code=CODE["fetch_model"],
+    script:
+        "../workflow/scripts/fetch_model.py"

@@ -1,6 +1,9 @@
 rule rate_traces:
     input:
         traces=paths.TRACES,
+        manifest=lambda w: grid.base_files(
+            STUDY, grid.judge_model(grid.checked(STUDY, w), w.judge)
+        ),
     output:
         paths.RATINGS,
     log:
@@ -8,14 +11,14 @@ rule rate_traces:
     benchmark:
         "results/{study}/benchmarks/ratings/{judge}/{generator}.tsv"
     conda:
-        "../envs/prefdelta.yaml"
-    threads: 1
+        "../envs/vllm.yaml"
+    threads: MODEL_THREADS
     resources:
-        mem_mb=2000,
-        runtime=120,
+        **sized(lambda w: grid.judge_model(STUDY, w.judge), 2000, 120),
     params:
         spec=lambda w: specs.ratings_spec(grid.checked(STUDY, w), w.judge),
-        # The server of the micro-world's judge is started by name, so its code is named here.
-        code=[CODE["rate_traces"], SERVER_CODE],
+        code=lambda w: code_with(
+            "rate_traces", *endpoint_files(STUDY.judges[w.judge].endpoint)
+        ),
     script:
         "../workflow/scripts/rate_traces.py"

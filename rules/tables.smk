@@ -3,8 +3,14 @@ GENERATOR_DELTAS = paths.TABLE.replace("{experiment}", "generator_level_delta")
 
 rule tabulate_capability:
     input:
-        evals=[paths.EVAL_BASE.replace("{model}", model) for model in STUDY.models],
-        manifests=[paths.BASE.replace("{model}", model) for model in STUDY.models],
+        evals=[
+            paths.EVAL_BASE.replace("{model}", model)
+            for model in grid.evaluated_models(STUDY)
+        ],
+        manifests=[
+            paths.BASE.replace("{model}", model)
+            for model in grid.evaluated_models(STUDY)
+        ],
     output:
         csv=report(
             paths.TABLE.replace("{experiment}", "capability"),
@@ -92,6 +98,35 @@ rule tabulate_coverage:
         code=CODE["tabulate_coverage"],
     script:
         "../workflow/scripts/tabulate_coverage.py"
+
+
+rule tabulate_decontamination:
+    input:
+        prompts=paths.TRAINING_PROMPTS,
+        dropped=paths.DROPPED,
+    output:
+        csv=report(
+            paths.TABLE.replace("{experiment}", "decontamination"),
+            caption="table.rst",
+            category="Checks",
+            labels={"of": "training prompts kept and left out", "as": "table"},
+        ),
+        md="results/{study}/tables/decontamination.md",
+        tex="results/{study}/tables/decontamination.tex",
+    log:
+        "results/{study}/logs/tables/decontamination.log",
+    benchmark:
+        "results/{study}/benchmarks/tables/decontamination.tsv"
+    conda:
+        "../envs/prefdelta.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        code=CODE["tabulate_decontamination"],
+    script:
+        "../workflow/scripts/tabulate_decontamination.py"
 
 
 rule tabulate_experiment:

@@ -1,8 +1,8 @@
 rule sample_traces:
     input:
-        prompts=paths.PROMPTS.replace("{split}", "train"),
-        manifest=lambda w: paths.BASE.format(
-            study=w.study, model=grid.checked(STUDY, w).generators[w.generator].model
+        prompts=paths.TRAINING_PROMPTS,
+        manifest=lambda w: grid.base_files(
+            STUDY, grid.generator_model(grid.checked(STUDY, w), w.generator)
         ),
     output:
         paths.TRACES,
@@ -11,13 +11,17 @@ rule sample_traces:
     benchmark:
         "results/{study}/benchmarks/traces/{generator}.tsv"
     conda:
-        "../envs/prefdelta.yaml"
-    threads: 1
+        "../envs/vllm.yaml"
+    threads: MODEL_THREADS
     resources:
-        mem_mb=3000,
-        runtime=60,
+        **sized(lambda w: grid.running_model(STUDY, w.generator), 3000, 60),
     params:
         spec=lambda w: specs.traces_spec(STUDY, w.generator),
-        code=CODE["sample_traces"],
+        code=lambda w: code_with(
+            "sample_traces",
+            *backend_files(grid.backend(STUDY, w.generator)),
+            *endpoint_files(grid.endpoint(STUDY, w.generator)),
+            *task_files(STUDY.prompts),
+        ),
     script:
         "../workflow/scripts/sample_traces.py"

@@ -10,12 +10,11 @@ rule compute_reference:
         "results/{study}/benchmarks/reference/{policy}/{generator}.tsv"
     conda:
         "../envs/prefdelta.yaml"
-    threads: 1
+    threads: MODEL_THREADS
     resources:
-        mem_mb=3000,
-        runtime=60,
+        **sized(lambda w: w.policy, 3000, 60),
     params:
-        spec=lambda w: specs.reference_spec(grid.checked(STUDY, w)),
+        spec=lambda w: specs.reference_spec(grid.checked(STUDY, w), w.policy),
         code=CODE["compute_reference"],
     script:
         "../workflow/scripts/compute_reference.py"
@@ -23,10 +22,9 @@ rule compute_reference:
 
 rule train_policy:
     input:
+        unpack(lambda w: grid.training_references(STUDY, w)),
         pairs=lambda w: paths.PAIRS.format(**grid.checked_names(STUDY, w)),
         base=paths.BASE.replace("{model}", "{policy}"),
-        chosen_reference=paths.REFERENCE.replace("{generator}", "{chosen}"),
-        rejected_reference=paths.REFERENCE.replace("{generator}", "{rejected}"),
     output:
         paths.CHECKPOINT,
     log:
@@ -35,10 +33,11 @@ rule train_policy:
         "results/{study}/benchmarks/models/{policy}/{method}/{judge}/{chosen}_vs_{rejected}/{selection}/seed{seed}.tsv"
     conda:
         "../envs/prefdelta.yaml"
-    threads: 1
+    threads: MODEL_THREADS
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=lambda w: grid.training_size(STUDY, w.method)["mem_mb"],
+        runtime=lambda w: grid.training_size(STUDY, w.method)["runtime"],
+        gpu=lambda w: grid.training_size(STUDY, w.method)["gpu"],
     params:
         spec=lambda w: specs.training_spec(STUDY, dict(w.items())),
         code=CODE["train_policy"],

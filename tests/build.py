@@ -6,6 +6,8 @@ from pathlib import Path
 
 import polars as pl
 import yaml
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from prefdelta.microworld.authors import write
 from prefdelta.microworld.problems import draw, final_answer, render
@@ -33,6 +35,7 @@ def traces(generator="g", n_prompts=3, samples=2, faults=None, correct=None):
                     "prompt": render(problem, problem_rng),
                     "text": text,
                     "reasoning": text.rpartition(";")[0],
+                    "response": text.rpartition(";")[2],
                     "answer": answer,
                     "correct": correct[len(rows)] if correct else answer == str(problem.answer),
                     "n_tokens": len(text),
@@ -77,3 +80,31 @@ def config(**experiment):
     content = copy.deepcopy(yaml.safe_load(CONFIG.read_text(encoding="utf-8")))
     content["experiments"] = {"generator_delta": content["experiments"]["generator_delta"] | experiment}
     return content
+
+
+# Like DeepSeek-R1's: reasoning of assistant turns is dropped, and `{think}` may open the next one.
+REASONING_TEMPLATE = (
+    "{{{{ bos_token }}}}{{% for message in messages %}}{{% if message['role'] == 'assistant' %}}"
+    "<|assistant|>{{{{ message['content'].split('</think>')[-1] }}}}<|end|>"
+    "{{% else %}}<|{{{{ message['role'] }}}}|>{{{{ message['content'] }}}}{{% endif %}}{{% endfor %}}"
+    "{{% if add_generation_prompt %}}<|assistant|>{think}{{% endif %}}"
+)
+
+
+def reasoning_tokenizer(think="", special=()):
+    """A tokenizer of bytes whose chat template drops reasoning. A prompt ends with ``think``; ``special`` are further tokens.
+
+    Like Llama's, it puts a token before every text that is not said to have its special tokens already.
+    """
+    names = ["<|begin|>", "<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", *special]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate([*names, *letters])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", 0)])
+    words = {"bos_token": names[0], "eos_token": names[1], "pad_token": names[2], "additional_special_tokens": names[3:]}
+    template = REASONING_TEMPLATE.format(think=think)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, chat_template=template, clean_up_tokenization_spaces=False, **words
+    )

@@ -12,30 +12,34 @@ from prefdelta.config import ConfigError, load_study, schema
 from prefdelta.grid import arms, cells, check_names, controls
 from prefdelta.selection import GRAMMAR
 
+STUDIES = sorted(build.CONFIG.parent.glob("*.yaml"))
 GENERATORS = list(build.config()["generators"])
 FIRST, SECOND, THIRD = GENERATORS[:3]
 
 
+HUB = {"repo": "someone/small", "family": "qwen2"}
+
+
+def config(**experiment):
+    """`build.config` with a model of the hub, which nothing uses."""
+    content = build.config(**experiment)
+    content["models"]["hub"] = dict(HUB)
+    return content
+
+
 def study(**experiment):
-    return load_study(build.config(**experiment))
+    return load_study(config(**experiment))
 
 
 def change(config, path, value):
     *parents, key = path.split(".")
     for parent in parents:
-        config = config[parent]
+        config = config.setdefault(parent, {})
     config[key] = value
 
 
 def n_pairs(config):
     return sum(config["prompts"].values()) * config["sampling"]["samples"]
-
-
-def test_the_default_study_loads_and_every_experiment_has_a_spec():
-    default = load_study(yaml.safe_load(build.CONFIG.read_text()), [build.CONFIG])
-    assert default.experiments
-    for name in default.experiments:
-        assert json.loads(specs.experiment_spec(default, name))["content"]["arms"]
 
 
 EXPERIMENT, LISTED = "experiments.generator_delta", build.config()["experiments"]["generator_delta"]
@@ -71,18 +75,90 @@ WRONG = {  # what is wrong -> (path of the change, value, what the message must 
     "operations turned round": ("operations", [4, 2], ["operations", "[4, 2]"]),
     "steps and epochs": ("methods.dpo.epochs", 1, ["methods.dpo", "steps", "epochs"]),
     "repeats that do not divide": ("judges.oracle.choices_per_request", 4, ["judges.oracle", "4", "5"]),
+    "unknown backend": (
+        f"generators.{FIRST}.backend",
+        "tgi",
+        [f"generators.{FIRST}.backend", "'tgi'", "transformers, vllm, openai, dataset"],
+    ),
+    "unknown key of a hub model": (
+        "models.hub.revison",
+        "0f",
+        ["models.hub.revison", "'0f'", "choose from repo, revision, family"],
+    ),
+    "unknown key of a micro-world model": ("models.policy.width", 8, ["models.policy.width", "choose from family, hidden_size"]),
+    "unknown key of a generator behind an API": (
+        "generators.api",
+        {"backend": "openai", "model": "m", "endpoint": {"kind": "url", "base_url": "u", "api_key_env": "K"}, "samples": 1},
+        ["generators.api.samples", "choose from backend, model, endpoint, batch"],
+    ),
+    "unknown key of an endpoint": (
+        "judges.oracle.endpoint",
+        {"kind": "url", "base_url": "u", "api_key_env": "K", "key": "k"},
+        ["judges.oracle.endpoint.key", "choose from kind, base_url, api_key_env"],
+    ),
+    "unknown kind of endpoint": ("judges.oracle.endpoint.kind", "tgi", ["judges.oracle.endpoint", "tgi", "url", "vllm"]),
+    "source without repo": ("prompts.openr1", {"n": 5}, ["prompts.openr1.repo: Field required"]),
+    "corpus without size": ("prompts.openr1", {"repo": "a/b"}, ["prompts.openr1.n: Field required"]),
+    "unknown key of a source": (
+        "suites.in_domain.gsm8k",
+        {"repo": "a", "rev": "0"},
+        ["suites.in_domain.gsm8k.rev", "revision, config"],
+    ),
+    "number of items of a benchmark": ("suites.in_domain.gsm8k", 5, ["suites.in_domain.gsm8k", "`repo`"]),
+    "source of a micro-world domain": ("suites.in_domain.arithmetic", {"repo": "a"}, ["suites.in_domain.arithmetic", "number"]),
+    "unknown benchmark": ("suites.in_domain.gsm9k", {"repo": "a"}, ["suites.in_domain", "'gsm9k'", "gsm8k", "lm_eval:{task}"]),
+    "benchmark as prompts": ("prompts.gsm8k", {"repo": "a", "n": 5}, ["prompts", "'gsm8k'", "openr1"]),
+    "task in two suites": ("suites.out_of_domain.arithmetic", 5, ["suites", "'arithmetic' is in two suites"]),
+    "suite named as the training split": ("suites.train", {"gsm8k": {"repo": "a"}}, ["suites.train"]),
+    "no operations": ("operations", None, ["operations", "[fewest, most]", "micro-world"]),
+    "judge serves an unknown model": (
+        "judges.oracle.endpoint",
+        {"kind": "vllm", "model": "gwen"},
+        ["judges.oracle.endpoint.model", "'gwen'", "policy", "hub"],
+    ),
+    "unknown tokenizer": (
+        "generators.r1",
+        {"backend": "dataset", "repo": "a/b", "tokenizer": "gwen"},
+        ["generators.r1.tokenizer", "'gwen'", "policy", "hub"],
+    ),
+    "batch without a provider": ("judges.oracle.batch", True, ["judges.oracle", "batch", "microworld"]),
+    "push without a place": ("export.push", True, ["export", "namespace"]),
+    "sharding on one GPU": ("methods.dpo.sharding", "fsdp", ["methods.dpo", "at least 2 gpus"]),
+    "micro-batches that do not divide": ("methods.dpo.micro_batch", 5, ["methods.dpo", "32", "5 x 1"]),
+    "normalised KTO": ("methods.kto.length_normalised", True, ["methods.kto", "length_normalised", "kto"]),
 }
 
 
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_wrong_is_named_with_key_value_and_choices(what):
     path, value, words = WRONG[what]
-    config = build.config()
-    change(config, path, value)
+    wrong = config()
+    change(wrong, path, value)
     with pytest.raises(ConfigError) as error:
-        load_study(config)
+        load_study(wrong)
     for word in words:
         assert word in str(error.value)
+
+
+def test_a_name_of_the_study_is_never_left_out_of_a_key():
+    wrong = config()
+    wrong["models"]["HubModel"] = {**HUB, "gpus": -1}
+    wrong["generators"]["openai"] = {"model": "hub", "seed": "x"}
+    with pytest.raises(ConfigError) as error:
+        load_study(wrong)
+    assert [line.partition(": ")[0] for line in str(error.value).splitlines()] == [
+        "models.HubModel.gpus",
+        "generators.openai.seed",
+    ]
+
+
+def test_of_a_number_or_a_mapping_only_the_one_that_was_meant_is_complained_about():
+    for value, key in ((0, "prompts.arithmetic"), ({"n": 1}, "prompts.arithmetic.repo")):
+        wrong = config()
+        wrong["prompts"]["arithmetic"] = value
+        with pytest.raises(ConfigError) as error:
+            load_study(wrong)
+        assert [line.partition(": ")[0] for line in str(error.value).splitlines()] == [key]
 
 
 def test_all_that_is_wrong_is_told_at_once():
@@ -199,17 +275,20 @@ def test_right_names_pass():
     check_names(study(), names)
 
 
-CELL = {"method": "dpo", "seed": "0", "chosen": SECOND, "rejected": FIRST, "selection": "full"}
+CELL = {"policy": "policy", "method": "dpo", "judge": "oracle", "seed": "0"}
+CELL |= {"chosen": SECOND, "rejected": FIRST, "selection": "full"}
 SPECS = {
-    "prompts of training": lambda s: specs.prompts_spec(s, "train"),
-    "prompts of a suite": lambda s: specs.prompts_spec(s, next(iter(s.suites))),
+    "prompts": specs.prompts_spec,
+    "items": lambda s: specs.items_spec(s, next(iter(s.suites))),
     "pretraining": lambda s: specs.pretrain_spec(s, "policy"),
+    "fetching": lambda s: specs.fetch_spec(s, "hub"),
     "traces": lambda s: specs.traces_spec(s, FIRST),
     "ratings": lambda s: specs.ratings_spec(s, "oracle"),
-    "reference": specs.reference_spec,
+    "reference": lambda s: specs.reference_spec(s, "policy"),
     "pairs": lambda s: specs.pairs_spec(s, "oracle", "full"),
     "training": lambda s: specs.training_spec(s, CELL),
-    "evaluation": specs.evaluation_spec,
+    "evaluation": lambda s: specs.evaluation_spec(s, "policy"),
+    "export": lambda s: specs.export_spec(s, CELL),
     "experiment": lambda s: specs.experiment_spec(s, "generator_delta"),
     "capability": specs.capability_spec,
     "generator deltas": specs.generator_deltas_spec,
@@ -241,22 +320,36 @@ def test_every_spec_of_a_stage_is_covered_here():
 @pytest.mark.parametrize(
     "path, value, changed",
     [
-        ("seed", 1, ["prompts of training", "prompts of a suite", "traces", "pairs", "training"]),
-        (f"generators.{FIRST}.seed", 9, ["traces"]),
-        ("sampling.temperature", 0.5, ["traces"]),
-        ("judges.oracle.endpoint.noise", 0.25, ["ratings"]),
+        ("seed", 1, ["prompts", "items", "traces", "pairs", "training", "export"]),
+        ("prompts.arithmetic", 700, ["prompts", "export"]),
+        ("suites.in_domain.arithmetic", 7, ["items"]),
+        ("decontamination_ngram", 9, ["prompts"]),
+        ("backend", "vllm", ["traces", "evaluation"]),
+        (f"generators.{FIRST}.backend", "vllm", ["traces"]),
+        (f"generators.{FIRST}.seed", 9, ["traces", "export"]),
+        (f"generators.{FIRST}.sampling.top_p", 0.9, ["traces", "export"]),
+        (f"generators.{SECOND}.seed", 9, ["export"]),
+        ("sampling.temperature", 0.5, ["traces", "export"]),
+        ("sampling.batch_size", 7, ["traces", "reference"]),
+        ("judges.oracle.endpoint.noise", 0.25, ["ratings", "export"]),
         ("authors.faultless", {"factuality": 0.5}, ["pretraining"]),
+        ("models.hub.revision", "0f", ["fetching"]),
+        ("models.hub.dtype", "float32", []),
         ("methods.dpo.beta", 0.5, ["training"]),
+        ("methods.dpo.max_length", 99, ["training", "reference"]),
         ("methods.kto.beta", 0.5, []),
+        ("methods.kto.max_length", 99, []),
         ("evaluation.samples", 9, ["evaluation"]),
+        ("export.license", "mit", ["export"]),
+        ("bootstrap", 99, ["experiment", "capability", "generator deltas", "export"]),
         (f"{EXPERIMENT}.seeds", 1, ["experiment", "figure"]),
         (f"{EXPERIMENT}.title", "Another", ["figure"]),
     ],
 )
 def test_a_change_reaches_the_specs_that_depend_on_it_and_no_others(path, value, changed):
-    config = build.config()
-    change(config, path, value)
-    after, before = load_study(config), study()
+    changed_config = config()
+    change(changed_config, path, value)
+    after, before = load_study(changed_config), study()
     statistics = {"experiment", "capability", "generator deltas"} if path == "seed" else set()
     assert {name for name, spec in SPECS.items() if spec(after) != spec(before)} == {*changed, *statistics}
 
@@ -271,9 +364,68 @@ def test_a_second_sample_of_a_model_has_a_seed_of_its_own():
     assert first == same
 
 
+def test_a_hub_models_settings_reach_the_jobs_that_run_it_and_nothing_else_of_it_does():
+    content = config()
+    content["generators"]["small"] = {"model": "hub", "sampling": {"samples": 2}}
+    content["policies"] = ["hub"]
+    content["models"]["hub"] |= {"system": "Think.", "dtype": "float32", "sampling": {"samples": 3, "top_k": 9}, "license": "mit"}
+    loaded = load_study(content)
+    traces = json.loads(specs.traces_spec(loaded, "small"))
+    assert (traces["settings"]["system"], traces["settings"]["dtype"]) == ("Think.", "float32")
+    assert "license" not in traces["settings"]
+    # The generator's own words come last, the study's first.
+    assert (traces["sampling"]["samples"], traces["sampling"]["top_k"], traces["sampling"]["temperature"]) == (2, 9, 1.0)
+    chat = {"system": "Think.", "chat_template_kwargs": {}}
+    assert json.loads(specs.training_spec(loaded, {**CELL, "policy": "hub"}))["chat"] == chat
+    reference = json.loads(specs.reference_spec(loaded, "hub"))
+    assert (reference["chat"], reference["dtype"]) == (chat, "float32")
+
+
+def test_a_judge_that_is_served_knows_what_its_server_needs_of_the_model():
+    content = config()
+    content["models"]["hub"] |= {"gpus": 2, "max_model_len": 99}
+    content["judges"]["oracle"]["endpoint"] = {"kind": "vllm", "model": "hub"}
+    endpoint = json.loads(specs.ratings_spec(load_study(content), "oracle"))["endpoint"]
+    assert (endpoint["gpus"], endpoint["max_model_len"], endpoint["dtype"]) == (2, 99, "bfloat16")
+
+
+def test_references_are_cut_at_the_lengths_of_all_methods_that_use_them():
+    content = config()
+    content["methods"]["short"] = content["methods"]["dpo"] | {"max_length": 64}
+    content["methods"]["sft"]["max_length"] = 128
+    assert json.loads(specs.reference_spec(load_study(content), "policy"))["max_lengths"] == [64, 1024]
+
+
+def test_answers_to_an_item_are_the_evaluations_unless_its_task_says_otherwise():
+    content = config()
+    content["suites"]["in_domain"]["aime"] = {"repo": "a/b", "samples": 16}
+    content["suites"]["in_domain"]["gsm8k"] = {"repo": "a/b"}
+    spec = json.loads(specs.evaluation_spec(load_study(content), "policy"))
+    assert (spec["sampling"]["samples"], spec["samples_by_task"]) == (4, {"aime": 16})
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+def test_every_study_of_the_project_loads_and_has_all_its_specs(file):
+    loaded = load_study(yaml.safe_load(file.read_text()), [file])
+    for generator in loaded.generators:
+        assert json.loads(specs.traces_spec(loaded, generator))["sampling"]["samples"] > 0
+    for judge in loaded.judges:
+        assert json.loads(specs.ratings_spec(loaded, judge))["judge"] == judge
+    for suite in loaded.suites:
+        assert json.loads(specs.items_spec(loaded, suite))["tasks"]
+    for name, model in loaded.models.items():
+        assert (specs.fetch_spec if "repo" in type(model).model_fields else specs.pretrain_spec)(loaded, name)
+    for name in loaded.experiments:
+        assert json.loads(specs.experiment_spec(loaded, name))["content"]["arms"]
+        for cell in cells(loaded, name):
+            check_names(loaded, cell)
+            assert json.loads(specs.training_spec(loaded, cell))["n_steps"] > 0
+            assert json.loads(specs.export_spec(loaded, cell))["cell"] == cell
+
+
 def test_the_schema_file_is_in_step_with_the_models_and_takes_the_studies():
     folder = build.CONFIG.parent
     written = json.loads((folder / "schema.json").read_text())
     assert written == schema(), "run `make schema`"
-    for name in ("config.yaml", "smoke.yaml"):
-        jsonschema.validate(yaml.safe_load((folder / name).read_text()), written)
+    for file in STUDIES:
+        jsonschema.validate(yaml.safe_load(file.read_text()), written)

@@ -8,12 +8,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from prefdelta.generate import Sampler
+from prefdelta.evaluate import evaluate_model
+from prefdelta.generate import Request, Sampling, complete
 from prefdelta.manifest import ManifestError, write_manifest
 from prefdelta.microworld.pretrain import make_model, make_tokenizer
 from prefdelta.microworld.problems import draw, render
 from prefdelta.reference import compute_reference
-from prefdelta.tables import References, Traces, read_table, write_table
+from prefdelta.specs import MICROWORLD_SETTINGS
+from prefdelta.tables import Predictions, Prompts, References, Traces, read_table, write_table
+from prefdelta.traces import TracesError, sample_traces
 
 RNG = random.Random(0)
 PROMPTS = [render(draw(RNG.choice(["arithmetic", "story"]), RNG.randint(1, 4), RNG), RNG) for _ in range(9)]
@@ -31,37 +34,41 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def sampler(checkpoint):
-    return Sampler(checkpoint, threads=1)
+def sampling(n=3, temperature=1.0, limit=LIMIT, **words):
+    return Sampling(samples=n, temperature=temperature, max_new_tokens=limit, **words)
 
 
-def sample(sampler, prompts=PROMPTS, n=3, temperature=1.0, batch_size=8, seed=0, limit=LIMIT):
-    limits = {"max_new_tokens": limit, "batch_size": batch_size, "seed": seed}
-    return sampler.sample(prompts, n=n, temperature=temperature, **limits)
+def sample(checkpoint, prompts=PROMPTS, n=3, temperature=1.0, batch_size=8, seed=0, limit=LIMIT, **settings):
+    requests = [Request(str(number), prompt, sampling(n, temperature, limit)) for number, prompt in enumerate(prompts)]
+    return ask(checkpoint, requests, batch_size=batch_size, seed=seed, **settings)
 
 
-def test_the_same_seed_gives_the_same_samples_and_another_seed_others(sampler):
-    first, again, other = sample(sampler), sample(sampler), sample(sampler, seed=1)
+def ask(checkpoint, requests, batch_size=8, seed=0, **settings):
+    job = {"checkpoint": checkpoint, "seed": seed, "threads": 1, "log_file": "log"}
+    return complete(requests, backend="transformers", settings=MICROWORLD_SETTINGS | {"batch_size": batch_size} | settings, **job)
+
+
+def test_the_same_seed_gives_the_same_samples_and_another_seed_others(checkpoint):
+    first, again, other = sample(checkpoint), sample(checkpoint), sample(checkpoint, seed=1)
     assert first == again
     assert first != other
 
 
-def test_every_prompt_has_its_samples_and_they_differ(sampler):
-    samples = sample(sampler)
+def test_every_prompt_has_its_samples_and_they_differ(checkpoint):
+    samples = sample(checkpoint)
     assert [len(several) for several in samples] == [3] * len(PROMPTS)
     assert all(len(set(several)) > 1 for several in samples)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
-def test_greedy_answers_follow_the_order_of_prompts_and_do_not_depend_on_batches(sampler, batch_size):
-    alone = [sample(sampler, [prompt], n=1, temperature=0.0)[0] for prompt in PROMPTS]
-    assert sample(sampler, n=1, temperature=0.0, batch_size=batch_size, seed=5) == alone
+def test_greedy_answers_follow_the_order_of_prompts_and_do_not_depend_on_batches(checkpoint, batch_size):
+    alone = [sample(checkpoint, [prompt], n=1, temperature=0.0)[0] for prompt in PROMPTS]
+    assert sample(checkpoint, n=1, temperature=0.0, batch_size=batch_size, seed=5) == alone
     assert len({answers[0].text for answers in alone}) > 1
-    assert sample(sampler, PROMPTS[::-1], n=1, temperature=0.0, batch_size=batch_size) == alone[::-1]
+    assert sample(checkpoint, PROMPTS[::-1], n=1, temperature=0.0, batch_size=batch_size) == alone[::-1]
 
 
-def test_a_completion_is_greedy_where_each_token_is_the_most_likely(sampler, checkpoint):
+def test_a_completion_is_greedy_where_each_token_is_the_most_likely(checkpoint):
     model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
     tokenizer = make_tokenizer()
     start = tokenizer(f"<user>{PROMPTS[0]}<assistant>")["input_ids"]
@@ -69,13 +76,13 @@ def test_a_completion_is_greedy_where_each_token_is_the_most_likely(sampler, che
     while len(ids) < len(start) + LIMIT and ids[-1] != tokenizer.eos_token_id:
         with torch.inference_mode():
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
-    (found,) = sample(sampler, PROMPTS[:1], n=1, temperature=0.0)[0]
+    (found,) = sample(checkpoint, PROMPTS[:1], n=1, temperature=0.0)[0]
     assert found.text == tokenizer.decode(ids[len(start) :], skip_special_tokens=True)
     assert found.n_tokens == len(ids) - len(start)
 
 
-def test_the_finish_reason_says_whether_the_end_token_came_within_the_limit(sampler):
-    completions = [completion for several in sample(sampler, n=20) for completion in several]
+def test_the_finish_reason_says_whether_the_end_token_came_within_the_limit(checkpoint):
+    completions = [completion for several in sample(checkpoint, n=20) for completion in several]
     assert {completion.finish_reason for completion in completions} == {"stop", "length"}
     for completion in completions:
         assert "<" not in completion.text
@@ -85,8 +92,8 @@ def test_the_finish_reason_says_whether_the_end_token_came_within_the_limit(samp
     assert min(stopped) < LIMIT
 
 
-def test_a_lower_limit_cuts_the_same_greedy_text_short(sampler):
-    (whole,), (cut,) = (sample(sampler, PROMPTS[:1], n=1, temperature=0.0, limit=limit)[0] for limit in (LIMIT, 4))
+def test_a_lower_limit_cuts_the_same_greedy_text_short(checkpoint):
+    (whole,), (cut,) = (sample(checkpoint, PROMPTS[:1], n=1, temperature=0.0, limit=limit)[0] for limit in (LIMIT, 4))
     assert whole.text.startswith(cut.text)
     assert (cut.n_tokens, cut.finish_reason) == (4, "length")
 
@@ -97,11 +104,14 @@ def traces():
     return made.with_columns(text=pl.when(pl.int_range(len(made)) == 3).then(pl.lit("#")).otherwise("text"))
 
 
+REFERENCE = {"dtype": "float32", "max_lengths": [1024], "chat": {"system": None, "chat_template_kwargs": {}}, "threads": 1}
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_references_are_the_summed_log_probabilities_of_the_completions(checkpoint, traces, tmp_path, batch_size):
     write_table(traces, Traces, tmp_path / "traces.parquet")
     arguments = (tmp_path / "traces.parquet", checkpoint / "manifest.json", tmp_path / "reference.parquet")
-    compute_reference(*arguments, batch_size=batch_size, threads=1)
+    compute_reference(*arguments, batch_size=batch_size, **REFERENCE)
     found = read_table(tmp_path / "reference.parquet", References)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(checkpoint).eval(), make_tokenizer()
     assert found["trace_id"].equals(traces["trace_id"])
@@ -120,5 +130,139 @@ def test_references_of_a_checkpoint_that_was_changed_are_refused(checkpoint, tra
     write_table(traces.head(2), Traces, tmp_path / "traces.parquet")
     with pytest.raises(ManifestError, match=r"traces.parquet has changed"):
         compute_reference(
-            tmp_path / "traces.parquet", tmp_path / "manifest.json", tmp_path / "out.parquet", batch_size=4, threads=1
+            tmp_path / "traces.parquet", tmp_path / "manifest.json", tmp_path / "out.parquet", batch_size=4, **REFERENCE
         )
+
+
+def test_references_at_a_lower_limit_are_those_of_the_beginning(checkpoint, traces, tmp_path):
+    write_table(traces, Traces, tmp_path / "traces.parquet")
+    arguments = (tmp_path / "traces.parquet", checkpoint / "manifest.json", tmp_path / "reference.parquet")
+    compute_reference(*arguments, batch_size=4, **REFERENCE | {"max_lengths": [30, 40, 1024]})
+    found = read_table(tmp_path / "reference.parquet", References)
+    assert found.group_by("trace_id").len()["len"].unique().to_list() == [3]
+    assert found.group_by("trace_id").agg(pl.col("n_tokens", "n_prompt_tokens").n_unique())["n_tokens"].max() == 1
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(checkpoint).eval(), make_tokenizer()
+    n_cut = 0
+    for trace_id, prompt, text in traces.select("trace_id", "prompt", "text").iter_rows():
+        start, ids = (tokenizer(t)["input_ids"] for t in (f"<user>{prompt}<assistant>", f"<user>{prompt}<assistant>{text}<end>"))
+        with torch.inference_mode():
+            logps = torch.log_softmax(model(torch.tensor([ids])).logits[0], -1)
+        for row in found.filter(trace_id=trace_id).iter_rows(named=True):
+            end = min(len(ids), row["max_length"])
+            plain = sum(float(logps[position - 1, ids[position]]) for position in range(len(start), end))
+            assert row["logp"] == pytest.approx(plain, abs=1e-4)
+            assert row["n_tokens"] == len(ids) - len(start)
+            n_cut += end < len(ids)
+    assert n_cut > 5
+
+
+def test_requests_of_different_sampling_are_answered_in_their_order(checkpoint):
+    both = [Request(str(n), prompt, sampling(2) if n % 2 else sampling(1, 0.0)) for n, prompt in enumerate(PROMPTS)]
+    found = ask(checkpoint, both)
+    assert [len(several) for several in found] == [2 if n % 2 else 1 for n in range(len(PROMPTS))]
+    assert found[::2] == sample(checkpoint, PROMPTS[::2], n=1, temperature=0.0)
+    assert found[1::2] == sample(checkpoint, PROMPTS[1::2], n=2)
+
+
+def test_greedy_is_what_top_k_of_one_and_a_tiny_top_p_leave(checkpoint):
+    greedy = sample(checkpoint, n=1, temperature=0.0)
+    for words in ({"top_k": 1}, {"top_p": 1e-6}):
+        assert ask(checkpoint, [Request("", prompt, sampling(1, 1.0, **words)) for prompt in PROMPTS]) == greedy
+
+
+def test_marks_tell_reasoning_from_response(checkpoint):
+    for several in sample(checkpoint, n=10):
+        for found in several:
+            assert found.response == found.text.rpartition(";")[2]
+            assert found.reasoning == found.text.rpartition(";")[0]
+    whole = sample(checkpoint, think=("", ""))[0][0]
+    assert (whole.reasoning, whole.response) == ("", whole.text)
+
+
+@pytest.fixture(scope="module")
+def reasoner(tmp_path_factory):
+    """A random model with a tokenizer of bytes, whose prompts end with an open mark, and two tokens that end a text."""
+    folder = tmp_path_factory.mktemp("reasoner")
+    tokenizer = build.reasoning_tokenizer("<think>\n", special=("<think>", "</think>"))
+    torch.manual_seed(0)
+    model = make_model("qwen3", 16, 1, 2, tokenizer)
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("7")]
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_any_of_a_models_end_tokens_ends_a_text_and_special_marks_are_found(reasoner):
+    settings = {"think": ("<think>", "</think>"), "system": "Think."}
+    completions = [c for several in sample(reasoner, ["4+3?"], n=200, limit=60, **settings) for c in several]
+    assert {c.finish_reason for c in completions} == {"stop", "length"}
+    stopped = [c for c in completions if c.finish_reason == "stop"]
+    assert all(c.n_tokens == 60 for c in completions if c.finish_reason == "length")
+    assert not any(c.text.endswith("7") and c.n_tokens == 60 for c in stopped)
+    assert not any("7" in c.text or "<|end|>" in c.text for c in completions)
+    thought = [c for c in completions if "</think>" in c.text]
+    assert thought
+    for c in thought:
+        assert c.text == f"<think>\n{c.reasoning}\n</think>\n\n{c.response}"
+    unfinished = [c for c in completions if "</think>" not in c.text]
+    assert all(c.response == "" and c.reasoning for c in unfinished if c.finish_reason == "length")
+
+
+def test_a_system_prompt_reaches_the_model(reasoner):
+    alone, told = (sample(reasoner, ["4+3?"], n=1, temperature=0.0, system=system) for system in (None, "Think."))
+    assert alone != told
+
+
+def problems(folder, split="train", n=3):
+    rng = random.Random(1)
+    drawn = [draw("arithmetic", 2, rng) for _ in range(n)]
+    rows = [(f"{split}{number}", split, "arithmetic", render(p, rng), str(p.answer)) for number, p in enumerate(drawn)]
+    frame = pl.DataFrame(rows, schema=["prompt_id", "split", "task", "prompt", "answer"], orient="row")
+    write_table(frame, Prompts, folder / f"{split}.parquet")
+    return folder / f"{split}.parquet"
+
+
+JOB = {"backend": "transformers", "settings": MICROWORLD_SETTINGS | {"batch_size": 8}, "seed": 0, "threads": 1}
+
+
+def test_traces_are_scored_completions_of_every_prompt(checkpoint, tmp_path):
+    drawn = sampling(2).model_dump()
+    files = (problems(tmp_path), checkpoint / "manifest.json", tmp_path / "traces.parquet", str(tmp_path / "log"))
+    sample_traces(*files, generator="g", sampling=drawn, **JOB)
+    found = read_table(tmp_path / "traces.parquet", Traces)
+    assert found["trace_id"].to_list() == [f"train{number}:g:{sample}" for number in range(3) for sample in range(2)]
+    answers = dict(read_table(files[0], Prompts).select("prompt_id", "answer").iter_rows())
+    for row in found.iter_rows(named=True):
+        assert row["text"] == row["reasoning"] + ";" * (";" in row["text"]) + row["response"]
+        assert row["correct"] == (row["answer"] == answers[row["prompt_id"]])
+
+
+def test_a_generator_without_any_trace_is_an_error(tmp_path):
+    # A data set that holds none of the prompts.
+    (tmp_path / "base").mkdir()
+    build.reasoning_tokenizer().save_pretrained(tmp_path / "base")
+    write_manifest(tmp_path / "base" / "manifest.json", {})
+    columns = {"problem": ["What is 4 + 3?"], "generations": [["7"]], "right": [[True]]}
+    pl.DataFrame(columns).write_parquet(tmp_path / "set.parquet")
+    settings = {"repo": str(tmp_path / "set.parquet"), "revision": None, "config": None, "split": "train", "files": None}
+    settings |= {"problem": "problem", "generations": "generations", "correct": ["right"], "complete": None}
+    settings |= {"think": ("<think>", "</think>")}
+    files = (problems(tmp_path), tmp_path / "base" / "manifest.json", tmp_path / "traces.parquet", str(tmp_path / "log"))
+    job = JOB | {"backend": "dataset", "settings": settings}
+    with pytest.raises(TracesError, match="generator r1 gave no trace to any of 3 prompts"):
+        sample_traces(*files, generator="r1", sampling=sampling(1).model_dump(), **job)
+    assert not (tmp_path / "traces.parquet").exists()
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_an_evaluation_has_the_samples_of_each_task_and_a_greedy_answer_where_it_is_wanted(checkpoint, tmp_path, greedy):
+    suites = [problems(tmp_path, "in_domain"), problems(tmp_path, "out_of_domain", 2)]
+    frame = read_table(suites[1], Prompts).with_columns(task=pl.lit("story"))
+    write_table(frame, Prompts, suites[1])
+    job = JOB | {"sampling": sampling(2).model_dump(), "samples_by_task": {"story": 5}, "greedy": greedy}
+    evaluate_model(checkpoint / "manifest.json", suites, tmp_path / "predictions.parquet", str(tmp_path / "log"), **job)
+    found = read_table(tmp_path / "predictions.parquet", Predictions)
+    counts = {key: rows["item_id"].len() for key, rows in found.partition_by("task", "decoding", as_dict=True).items()}
+    expected = {("arithmetic", "sampled"): 3 * 2, ("story", "sampled"): 2 * 5}
+    assert counts == expected | ({("arithmetic", "greedy"): 3, ("story", "greedy"): 2} if greedy else {})
+    assert set(found.filter(task="story")["suite"]) == {"out_of_domain"}

@@ -4,25 +4,25 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
+from functools import partial
 
 import build
 import polars as pl
 import pytest
-import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.applications import Starlette
-from starlette.responses import JSONResponse
-from starlette.routing import Route
+from loopback import KEY, completion, entries, eventually, refusal, running, server
 
+from prefdelta import backend_vllm, rubric
 from prefdelta.endpoint import EndpointError, free_port, serving
 from prefdelta.judge import JudgeError, rate_traces
+from prefdelta.manifest import write_manifest
 from prefdelta.microworld.oracle import grade
 from prefdelta.microworld.problems import parse as parse_problem
 from prefdelta.rubric import DIMENSIONS, messages, parse
@@ -32,13 +32,23 @@ GOOD = dict.fromkeys(DIMENSIONS, 4)
 TRACES = build.traces(n_prompts=6, samples=2, faults=dict.fromkeys(DIMENSIONS, 0.4))
 
 
-def rate(folder, endpoint, traces=TRACES, **changes):
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path, monkeypatch):
+    monkeypatch.setenv(KEY, "secret")
+    monkeypatch.setenv("PREFDELTA_STORE", str(tmp_path / "store"))
+
+
+def settings(**changes):
     settings = {"judge": "oracle", "model": "oracle", "repeats": 4, "choices_per_request": 2, "temperature": 0.6}
-    settings |= {"max_tokens": 64, "concurrency": 4, "retries": 3, "timeout": 10, "seed": 0}
+    settings |= {"max_tokens": 64, "concurrency": 4, "retries": 3, "timeout": 10, "seed": 0, "threads": 1, "batch": False}
+    return settings | {"separate_dimensions": False, "reasoning_effort": None, "checkpoint": None} | changes
+
+
+def rate(folder, endpoint, traces=TRACES, **changes):
     folder.mkdir(exist_ok=True)
     write_table(traces, Traces, folder / "traces.parquet")
     output = folder / "ratings.parquet"
-    rate_traces(folder / "traces.parquet", output, folder / "log", endpoint=endpoint, **(settings | changes))
+    rate_traces(folder / "traces.parquet", output, folder / "log", endpoint=endpoint, **settings(**changes))
     return read_table(output, Ratings)
 
 
@@ -49,7 +59,10 @@ def microworld(noise=0.0, unparsable=0.0):
 @pytest.fixture(scope="module")
 def noisy(tmp_path_factory):
     """Ratings by a judge with noise and unreadable answers."""
-    return rate(tmp_path_factory.mktemp("noisy"), microworld(0.8, 0.3))
+    folder = tmp_path_factory.mktemp("noisy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFDELTA_STORE", str(folder / "store"))
+        return rate(folder, microworld(0.8, 0.5))
 
 
 def test_every_trace_has_every_repeat_of_every_dimension(noisy):
@@ -60,11 +73,11 @@ def test_every_trace_has_every_repeat_of_every_dimension(noisy):
 
 
 def test_ratings_do_not_depend_on_the_run_or_its_concurrency(noisy, tmp_path):
-    assert rate(tmp_path, microworld(0.8, 0.3), concurrency=1).equals(noisy)
+    assert rate(tmp_path, microworld(0.8, 0.5), concurrency=1).equals(noisy)
 
 
 def test_another_seed_is_another_judgement_and_so_is_another_repeat(noisy, tmp_path):
-    assert not rate(tmp_path, microworld(0.8, 0.3), seed=1)["rating"].equals(noisy["rating"])
+    assert not rate(tmp_path, microworld(0.8, 0.5), seed=1)["rating"].equals(noisy["rating"])
     assert noisy.group_by("trace_id", "dimension").agg(pl.col("rating").n_unique())["rating"].max() > 1
 
 
@@ -84,16 +97,6 @@ def test_without_noise_ratings_are_the_rounded_oracle_scores_and_no_server_is_le
         for dimension, rating in ratings.filter(trace_id=trace_id).select("dimension", "rating").iter_rows():
             assert abs(rating - scores[dimension]) <= 0.5 + 1e-6
     assert running(str(noise)) == []
-
-
-def running(mark):
-    """The processes that have ``mark`` as an argument."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if mark.encode() in file.read_bytes().split(b"\0"):
-                found.append(file.parent.name)
-    return found
 
 
 SERVE = "import http.server, sys; http.server.test(http.server.SimpleHTTPRequestHandler, port=int(sys.argv[1]), bind='127.0.0.1')"
@@ -150,11 +153,33 @@ with serving({[sys.executable, "-c", SERVE, str(port), mark]!r}, "http://127.0.0
             os.kill(int(pid), signal.SIGKILL)
 
 
-def eventually(holds, patience=5):
-    deadline = time.monotonic() + patience
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("orphan", [False, True], ids=["with its parent", "orphan"])
+def test_descendants_in_sessions_of_their_own_end_with_a_job_that_is_killed(how, orphan, tmp_path):
+    mark, port, ready = f"mark-{os.getpid()}-{how}-{orphan}", free_port(), tmp_path / "ready"
+    engine = "import pathlib, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    engine += f"pathlib.Path({str(ready)!r}).touch(); time.sleep(30)"
+    start = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {engine!r}, {mark!r}], start_new_session=True); "
+    if orphan:
+        start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {start!r}]); "
+    server = [sys.executable, "-c", start + SERVE, str(port)]
+    code = f"""
+import time
+from prefdelta.endpoint import serving
+with serving({server!r}, "http://127.0.0.1:{port}/", "log"):
+    time.sleep(30)
+"""
+    job = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+    try:
+        eventually(ready.exists, patience=20)
+        (pid,) = running(mark)
+        job.send_signal(how)
+        job.wait(timeout=20)
+        eventually(lambda: not running(mark))
+    finally:
+        job.kill()
+        for pid in running(mark):
+            os.kill(int(pid), signal.SIGKILL)
 
 
 def test_a_server_that_dies_at_once_is_an_error_that_names_its_log(tmp_path):
@@ -196,49 +221,9 @@ with job("log"):
         assert word in text
 
 
-@contextlib.contextmanager
-def server(answer):
-    """A judge on the loopback whose completions are ``answer(number of the request)``; yields its endpoint and the bodies."""
-    bodies = []
-
-    async def complete(request):
-        bodies.append(await request.json())
-        return answer(len(bodies))
-
-    app = Starlette(routes=[Route("/v1/chat/completions", complete, methods=["POST"])])
-    port = free_port()
-    judge = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="critical"))
-    thread = threading.Thread(target=judge.run)
-    thread.start()
-    try:
-        while not judge.started:
-            time.sleep(0.01)
-        yield {"kind": "url", "base_url": f"http://127.0.0.1:{port}/v1", "api_key_env": "TEST_JUDGE_KEY"}, bodies
-    finally:
-        judge.should_exit = True
-        thread.join()
-
-
-def completion(*contents):
-    choices = [
-        {"index": index, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
-        for index, content in enumerate(contents)
-    ]
-    return JSONResponse({"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": choices})
-
-
-def refusal(status):
-    return JSONResponse({"error": {"message": "not now"}}, status_code=status, headers={"retry-after-ms": "10"})
-
-
-@pytest.fixture(autouse=True)
-def key(monkeypatch):
-    monkeypatch.setenv("TEST_JUDGE_KEY", "secret")
-
-
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_server_that_is_busy_for_a_while_is_asked_again(status, tmp_path):
-    with server(lambda n: refusal(status) if n <= 2 else completion(*[json.dumps(GOOD)] * 2)) as (endpoint, bodies):
+    with server(lambda n, body: refusal(status) if n <= 2 else completion(*[json.dumps(GOOD)] * 2)) as (endpoint, bodies):
         ratings = rate(tmp_path, endpoint, TRACES.head(1))
     assert ratings["rating"].to_list() == [4] * 20
     assert len(bodies) == 2 + 2
@@ -246,7 +231,7 @@ def test_a_server_that_is_busy_for_a_while_is_asked_again(status, tmp_path):
 
 @pytest.mark.parametrize("status, n_requests", [(400, 1), (401, 1), (429, 3), (500, 3)])
 def test_a_server_that_refuses_is_an_error_and_no_table(status, n_requests, tmp_path):
-    with server(lambda n: refusal(status)) as (endpoint, bodies), pytest.raises(JudgeError) as error:
+    with server(lambda n, body: refusal(status)) as (endpoint, bodies), pytest.raises(JudgeError) as error:
         rate(tmp_path, endpoint, TRACES.head(1), concurrency=1, retries=2)
     assert len(bodies) == n_requests
     for word in ("oracle", endpoint["base_url"], str(status)):
@@ -255,13 +240,13 @@ def test_a_server_that_refuses_is_an_error_and_no_table(status, n_requests, tmp_
 
 
 def test_a_server_out_of_reach_is_an_error(tmp_path):
-    endpoint = {"kind": "url", "base_url": f"http://127.0.0.1:{free_port()}/v1", "api_key_env": "TEST_JUDGE_KEY"}
+    endpoint = {"kind": "url", "base_url": f"http://127.0.0.1:{free_port()}/v1", "api_key_env": KEY}
     with pytest.raises(JudgeError, match=endpoint["base_url"]):
         rate(tmp_path, endpoint, concurrency=4, retries=0)
 
 
 def test_a_request_asks_for_what_the_judge_is_configured_for(tmp_path):
-    with server(lambda n: completion(*[json.dumps(GOOD)] * 2)) as (endpoint, bodies):
+    with server(lambda n, body: completion(*[json.dumps(GOOD)] * 2)) as (endpoint, bodies):
         rate(tmp_path, endpoint, TRACES.head(1), temperature=0.3, model="m")
     prompt, text = TRACES.row(0, named=True)["prompt"], TRACES.row(0, named=True)["text"]
     for body in bodies:
@@ -271,24 +256,264 @@ def test_a_request_asks_for_what_the_judge_is_configured_for(tmp_path):
     assert len({body["seed"] for body in bodies}) == len(bodies) == 2
 
 
-def test_choices_that_a_server_does_not_give_are_missing(tmp_path):
-    with server(lambda n: completion(json.dumps(GOOD))) as (endpoint, _):
+def test_choices_that_a_server_does_not_give_are_asked_for_one_by_one(tmp_path):
+    with server(lambda n, body: completion(json.dumps(GOOD | {"factuality": 1 + body["seed"] % 5}))) as (endpoint, bodies):
+        ratings = rate(tmp_path, endpoint, TRACES.head(1), seed=1, concurrency=1)
+    assert ratings["rating"].null_count() == 0
+    seeds = [bodies[0]["seed"] + repeat for repeat in range(4)]
+    assert ratings.filter(dimension="factuality").sort("repeat")["rating"].to_list() == [1 + seed % 5 for seed in seeds]
+    assert [body.get("n") for body in bodies] == [2, None, None, None, None]
+
+
+def test_an_answer_that_cannot_be_read_is_asked_for_once_more_without_a_schema(tmp_path):
+    with server(lambda n, body: completion("Well", json.dumps(GOOD)) if "n" in body else completion(json.dumps(GOOD))) as served:
+        endpoint, bodies = served
         ratings = rate(tmp_path, endpoint, TRACES.head(1))
-    by_repeat = {repeat: part for (repeat,), part in ratings.partition_by("repeat", as_dict=True).items()}
-    assert [by_repeat[repeat]["rating"].null_count() for repeat in range(4)] == [0, 5, 0, 5]
-    assert by_repeat[1]["reason"].unique().to_list() == ["empty answer"]
+    assert ratings["rating"].to_list() == [4] * 20
+    first, second = bodies[:2], bodies[2:]
+    assert len(second) == 2
+    for body in second:
+        assert "response_format" not in body
+        assert body["messages"] == first[0]["messages"]
+    assert len({body["seed"] for body in bodies}) == 4
+
+
+def test_ratings_that_could_be_read_are_kept_at_the_second_try(tmp_path):
+    half = json.dumps({"factuality": 2, "step_coherence": 9})
+    with server(lambda n, body: completion(half) if "response_format" in body else completion(json.dumps(GOOD))) as (endpoint, _):
+        ratings = rate(tmp_path, endpoint, TRACES.head(1), repeats=1, choices_per_request=1)
+    assert dict(ratings.select("dimension", "rating").iter_rows()) == GOOD | {"factuality": 2}
+
+
+@pytest.mark.parametrize(
+    "answer, reason, n_requests",
+    [
+        (completion("Well"), "not JSON", 2),
+        (completion(""), "empty answer", 2),
+        (completion(json.dumps(GOOD)[:30], finish_reason="length"), "cut off at max_tokens", 2),
+        (completion(None, finish_reason="length", reasoning="Let me see"), "cut off at max_tokens", 2),
+        (completion(None, refusal="I can't"), "refused by the model", 1),
+        (completion("", finish_reason="content_filter"), "stopped by a content filter", 1),
+        (refusal(400, "This model's maximum context length is 256 tokens."), "longer than the model's context", 1),
+    ],
+)
+def test_what_stays_unreadable_is_missing_with_its_reason(answer, reason, n_requests, tmp_path):
+    bad, good = TRACES["prompt"][0], TRACES["prompt"][-1]
+
+    def answered(n, body):
+        return answer if bad in body["messages"][1]["content"] else completion(json.dumps(GOOD))
+
+    with server(answered) as (endpoint, bodies):
+        ratings = rate(tmp_path, endpoint, TRACES[[0, -1]], repeats=1, choices_per_request=1)
+    assert bad != good
+    assert len(bodies) == n_requests + 1
+    missing = ratings.filter(trace_id=TRACES["trace_id"][0])
+    assert missing["rating"].null_count() == len(missing) == 5
+    assert missing["reason"].unique().to_list() == [reason]
+    assert ratings["rating"].null_count() == 5
+
+
+def test_a_judge_of_whom_nothing_can_be_read_is_an_error_that_says_why(tmp_path):
+    with server(lambda n, body: completion("Well")) as (endpoint, _), pytest.raises(JudgeError, match=r"none of 20 .*not JSON"):
+        rate(tmp_path, endpoint, TRACES.head(1), choices_per_request=1)
+    assert not (tmp_path / "ratings.parquet").exists()
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_no_two_requests_and_no_two_of_their_choices_draw_from_the_same_seed(separate, tmp_path):
+    with server(judge) as (endpoint, bodies):
+        rate(tmp_path, endpoint, separate_dimensions=separate)
+    seeds = [body["seed"] + choice for body in bodies for choice in range(body["n"])]
+    assert len(set(seeds)) == len(seeds) == len(TRACES) * 4 * (5 if separate else 1)
+
+
+def judge(n, body):
+    return completion(*[json.dumps(GOOD)] * body.get("n", 1))
+
+
+def test_what_was_judged_is_not_asked_again(tmp_path):
+    with server(judge) as (endpoint, bodies):
+        first = rate(tmp_path, endpoint)
+        assert len(bodies) == len(TRACES) * 2
+        assert rate(tmp_path, endpoint, concurrency=1).equals(first)
+        assert len(bodies) == len(TRACES) * 2
+        more = build.traces("h", n_prompts=2, samples=1)
+        rate(tmp_path, endpoint, pl.concat([TRACES, more]))
+        assert len(bodies) == (len(TRACES) + 2) * 2
+
+
+CHANGES = [
+    {"temperature": 0.5},
+    {"max_tokens": 65},
+    {"seed": 1},
+    {"model": "other"},
+    {"reasoning_effort": "medium"},
+    {"separate_dimensions": True},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_a_change_of_what_is_asked_is_never_served_from_the_store(change, tmp_path):
+    with server(judge) as (endpoint, bodies):
+        rate(tmp_path, endpoint, TRACES.head(1))
+        del bodies[:]
+        rate(tmp_path, endpoint, TRACES.head(1), **change)
+        assert len(bodies) == (10 if "separate_dimensions" in change else 2)
+        for key, value in change.items():
+            if key in ("temperature", "max_tokens", "model", "reasoning_effort"):
+                assert {body[key] for body in bodies} == {value}
+
+
+def test_another_endpoint_is_asked_anew(tmp_path):
+    with server(judge) as (first, _), server(judge) as (second, bodies):
+        rate(tmp_path, first, TRACES.head(1))
+        rate(tmp_path, second, TRACES.head(1))
+    assert len(bodies) == 2
+
+
+def test_more_repeats_ask_only_for_those_that_are_new(tmp_path):
+    with server(judge) as (endpoint, bodies):
+        rate(tmp_path, endpoint, TRACES.head(1))
+        rate(tmp_path, endpoint, TRACES.head(1), repeats=6)
+    assert len(bodies) == 3
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_an_edit_of_one_dimensions_rubric_asks_for_that_dimension_again(separate, tmp_path, monkeypatch):
+    with server(judge) as (endpoint, bodies):
+        rate(tmp_path, endpoint, TRACES.head(1), separate_dimensions=separate)
+        del bodies[:]
+        question, *levels = rubric.RUBRIC["factuality"]
+        monkeypatch.setitem(rubric.RUBRIC, "factuality", (f"{question} Be strict.", *levels))
+        rate(tmp_path, endpoint, TRACES.head(1), separate_dimensions=separate)
+    asked = [body["response_format"]["json_schema"]["schema"]["required"] for body in bodies]
+    assert asked == ([["factuality"]] if separate else [list(DIMENSIONS)]) * 2
+
+
+def test_dimensions_asked_separately_get_the_ratings_that_they_get_together(tmp_path):
+    together = rate(tmp_path, microworld(), TRACES.head(4))
+    assert rate(tmp_path, microworld(), TRACES.head(4), separate_dimensions=True).equals(together)
+    assert len(entries(tmp_path / "store")) == 4 * 2 * (1 + 5)
+
+
+def test_the_micro_worlds_judge_is_asked_again_only_if_it_has_changed(tmp_path):
+    for noise, n_entries in [(0.8, 2), (0.8, 2), (0.7, 4)]:
+        rate(tmp_path, microworld(noise), TRACES.head(1))
+        assert len(entries(tmp_path / "store")) == n_entries
+
+
+JOB = """
+import json, sys
+from prefdelta.judge import rate_traces
+rate_traces("traces.parquet", "ratings.parquet", "log", **json.loads(sys.argv[1]))
+"""
+
+
+def test_a_judge_that_is_killed_half_way_goes_on_from_the_store(tmp_path):
+    def slowly(n, body):
+        time.sleep(0.02)
+        return judge(n, body)
+
+    with server(slowly) as (endpoint, bodies):
+        expected = rate(tmp_path, endpoint)
+        asked = len(bodies)
+        shutil.rmtree(tmp_path / "store")
+        (tmp_path / "ratings.parquet").unlink()
+        spec = {**settings(concurrency=1), "endpoint": endpoint}
+        job = subprocess.Popen([sys.executable, "-c", JOB, json.dumps(spec)], cwd=tmp_path)
+        eventually(lambda: len(bodies) > asked + 3, patience=30)
+        job.kill()
+        job.wait()
+        assert not (tmp_path / "ratings.parquet").exists()
+        n_stored = len(entries(tmp_path / "store"))
+        assert 0 < n_stored < asked
+        del bodies[:]
+        assert rate(tmp_path, endpoint).equals(expected)
+        assert len(bodies) == asked - n_stored
+
+
+def test_a_server_that_dies_in_mid_run_fails_the_job_at_once_and_a_rerun_goes_on(tmp_path):
+    traces = build.traces(n_prompts=200, samples=1)
+    n_requests = traces.select("prompt", "text").n_unique() * 2  # the same question is asked once
+    noise = 1e-9 + os.getpid() * 1e-16
+    store = tmp_path / "store"
+
+    def kill():
+        eventually(lambda: len(list(store.rglob("*.jsonl"))) and len(entries(store)) > 10, patience=30)
+        for pid in running(str(noise)):
+            os.kill(int(pid), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(JudgeError, match=f"the judge oracle: the server ended with exit code 137 .*{tmp_path}/log"):
+        rate(tmp_path, microworld(noise), traces, concurrency=1, retries=50)
+    killer.join()
+    assert running(str(noise)) == []
+    n_stored = len(entries(store))
+    assert 10 < n_stored < n_requests
+    assert rate(tmp_path, microworld(noise), traces)["rating"].null_count() == 0
+    assert len(entries(store)) == n_requests
+
+
+def test_a_vllm_server_is_started_with_its_model_and_flags_and_its_answers_belong_to_them(tmp_path, monkeypatch):
+    fake = tmp_path / "python"
+    fake.write_text(f"#!{sys.executable}\n{VLLM}")
+    fake.chmod(0o755)
+    monkeypatch.setattr(backend_vllm, "vllm_python", lambda: fake)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights").write_text("0")
+    write_manifest(folder / "manifest.json", {"repo": "a/b"})
+    endpoint = {"kind": "vllm", "gpus": 2, "dtype": "bfloat16", "max_model_len": 99, "flags": ["--x", "y"], "patience": 30}
+    rated = partial(rate, tmp_path, traces=TRACES.head(1), model="m", checkpoint=folder)
+    assert rated(endpoint)["rating"].to_list() == [4] * 20
+    words = json.loads((tmp_path / "started").read_text())
+    expected = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--served-model-name", "m"]
+    expected += ["--host", "127.0.0.1", "--port", words[9], "--tensor-parallel-size", "2", "--dtype", "bfloat16"]
+    assert words == [*expected, "--generation-config", "vllm", "--max-model-len", "99", "--x", "y"]
+    # What changes the speed only leaves the answers as they are; flags and weights do not.
+    rated(endpoint | {"gpus": 1, "patience": 20, "flags": ["--gpu-memory-utilization", "0.8", "--x", "y"]})
+    assert len(entries(tmp_path / "store")) == 2
+    rated(endpoint | {"flags": ["--x", "z"]})
+    assert len(entries(tmp_path / "store")) == 4
+    (folder / "weights").write_text("1")
+    write_manifest(folder / "manifest.json", {"repo": "a/b"})
+    rated(endpoint)
+    assert len(entries(tmp_path / "store")) == 6
+
+
+# What the job starts as a vLLM server: it notes its arguments, and answers who knows the key.
+VLLM = """
+import http.server, json, os, pathlib, sys
+pathlib.Path(__file__).with_name("started").write_text(json.dumps(sys.argv[1:]))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        allowed = self.headers["authorization"] == "Bearer " + os.environ["VLLM_API_KEY"]
+        names = body["response_format"]["json_schema"]["schema"]["required"]
+        message = {"content": json.dumps(dict.fromkeys(names, 4))}
+        self.send_response(200 if allowed else 401)
+        self.end_headers()
+        self.wfile.write(json.dumps({"choices": [{"message": message}] * body["n"]}).encode())
+    def log_message(self, *_):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
 
 
 def test_a_judge_without_its_key_is_an_error_that_names_the_variable(tmp_path, monkeypatch):
     monkeypatch.delenv("TEST_JUDGE_KEY")
-    endpoint = {"kind": "url", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "TEST_JUDGE_KEY"}
+    endpoint = {"kind": "url", "base_url": "http://127.0.0.1:9/v1", "api_key_env": KEY}
     with pytest.raises(JudgeError, match=r"\$TEST_JUDGE_KEY"):
         rate(tmp_path, endpoint)
 
 
 def test_the_key_is_sent_but_never_logged(tmp_path, caplog):
     caplog.set_level(logging.DEBUG, logger="prefdelta")
-    with server(lambda n: completion(*[json.dumps(GOOD)] * 2)) as (endpoint, _):
+    with server(lambda n, body: completion(*[json.dumps(GOOD)] * 2)) as (endpoint, _):
         rate(tmp_path, endpoint, TRACES.head(1))
     assert "secret" not in caplog.text
 
@@ -327,6 +552,38 @@ def test_a_dimension_that_is_not_answered_is_missing():
 )
 def test_an_answer_that_cannot_be_read_is_missing_in_every_dimension(content, reason):
     assert parse(content) == (dict.fromkeys(DIMENSIONS), reason)
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ("```json\n", "\n```"),
+        ("```\n", "\n```"),
+        ("Here it is:\n", "\nThat is all."),
+        (r"As \frac{1}{2} shows: ", ""),
+        ('<think>{"factuality": 1} or {"factuality": 2}?</think>', ""),
+    ],
+)
+def test_one_object_within_a_text_is_read(before, after):
+    assert parse(before + json.dumps(GOOD) + after) == (GOOD, None)
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        (f"First {json.dumps(GOOD)}, no: {json.dumps(GOOD)}", "more than one JSON object"),
+        (f'{{"draft": {json.dumps(GOOD)}, "final": {{"factu', "not JSON"),
+        (f"```json\n{json.dumps(GOOD)[:-1]}", "not JSON"),
+    ],
+)
+def test_nothing_is_guessed_from_a_text_with_no_object_or_with_two(text, reason):
+    assert parse(text) == (dict.fromkeys(DIMENSIONS), reason)
+
+
+def test_a_dimension_that_stands_twice_is_missing():
+    ratings, reason = parse(json.dumps(GOOD)[:-1] + ', "factuality": 4}')
+    assert ratings == GOOD | {"factuality": None}
+    assert reason == "no level from 1 to 5"
 
 
 @given(st.one_of(st.text(), st.recursive(st.none() | st.floats() | st.integers() | st.text(), st.lists).map(json.dumps)))

@@ -5,16 +5,23 @@ import signal
 import polars as pl
 import pytest
 
+from prefdelta.decontamination import tabulate_decontamination
 from prefdelta.errors import PrefdeltaError
-from prefdelta.microworld.problems import parse
-from prefdelta.prompts import held_out, make_prompts
-from prefdelta.tables import Prompts, read_table
+from prefdelta.microworld.problems import held_out, parse
+from prefdelta.prompts import PromptsError, make_items, make_prompts
+from prefdelta.tables import Decontamination, Dropped, Prompts, read_result_csv, read_table, rows_to_table, write_table
 
 TASKS = {"arithmetic": 60, "program": 40, "story": 50}
 
 
 def prompts(path, split="train", seed=0, tasks=TASKS, operations=(2, 4)):
-    make_prompts(path / "p.parquet", split=split, tasks=tasks, operations=list(operations), seed=seed)
+    drawn = {"tasks": tasks, "operations": list(operations), "seed": seed}
+    if split != "train":
+        make_items(path / f"{split}.parquet", split=split, **drawn)
+        return read_table(path / f"{split}.parquet", Prompts)
+    make_items(path / "suite.parquet", split="suite", tasks={"arithmetic": 1}, operations=[8, 8], seed=seed)
+    make_prompts([path / "suite.parquet"], path / "p.parquet", path / "dropped.parquet", **drawn, ngram=8)
+    assert read_table(path / "dropped.parquet", Dropped).is_empty()
     return read_table(path / "p.parquet", Prompts)
 
 
@@ -69,3 +76,79 @@ def test_more_prompts_than_there_are_problems_are_refused_rather_than_sought_for
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+
+
+def test_stories_share_words_with_evaluation_items_and_stay(tmp_path):
+    # A story has few words, so most share eight in a row with some item.
+    make_items(tmp_path / "suite.parquet", split="suite", tasks={"story": 200}, operations=[4, 4], seed=0)
+    files = ([tmp_path / "suite.parquet"], tmp_path / "p.parquet", tmp_path / "dropped.parquet")
+    make_prompts(*files, tasks={"story": 300}, operations=[4, 4], seed=0, ngram=8)
+    assert len(read_table(tmp_path / "p.parquet", Prompts)) == 300
+
+
+SUBJECTS = ("ants", "bees", "cats", "dogs", "eels", "foxes", "goats", "hares")
+QUESTIONS = [f"How many legs do {n + 2} {name} and one spider have together, counted twice?" for n, name in enumerate(SUBJECTS)]
+ITEM = "A farmer sells 7 cows on Monday and 5 cows on Tuesday. How many cows has he sold?"
+LEAKED = f"Solve. {ITEM} Explain."  # a training problem that holds the item
+
+
+def corpus(folder, questions, n):
+    """A source in OpenR1-Math-220k's schema, as far as it is read."""
+    pl.DataFrame({"problem": questions, "answer": "7", "question_type": "math-word-problem"}).write_parquet(
+        folder / "corpus.parquet"
+    )
+    source = {"repo": str(folder / "corpus.parquet"), "split": "train", "n": n}
+    return {"openr1": source | {"min_characters": 20, "max_characters": 200}}
+
+
+def from_data_sets(folder, questions, n):
+    """Items of a set in GSM8K's schema, the prompts of `corpus`, and what was left out."""
+    items = pl.DataFrame({"question": [ITEM], "answer": ["He sold 7 + 5 = 12.\n#### 12"]})
+    items.write_parquet(folder / "items.parquet")
+    source = {"repo": str(folder / "items.parquet"), "split": "train", "n": None}
+    make_items(folder / "suite.parquet", split="in_domain", tasks={"gsm8k": source}, operations=None, seed=0)
+    files = ([folder / "suite.parquet"], folder / "p.parquet", folder / "dropped.parquet")
+    make_prompts(*files, tasks=corpus(folder, questions, n), operations=None, seed=0, ngram=8)
+    return read_table(folder / "p.parquet", Prompts), read_table(folder / "dropped.parquet", Dropped)
+
+
+def test_items_and_prompts_of_data_sets_are_tables_of_their_split(tmp_path):
+    made, _ = from_data_sets(tmp_path, QUESTIONS, 8)
+    items = read_table(tmp_path / "suite.parquet", Prompts)
+    assert (items["split"].to_list(), items["task"].to_list(), items["answer"].to_list()) == (["in_domain"], ["gsm8k"], ["12"])
+    assert (set(made["split"]), set(made["task"]), set(made["answer"])) == ({"train"}, {"openr1"}, {"7"})
+    assert len(made) == 8
+
+
+def test_a_prompt_that_holds_an_evaluation_item_is_left_out_and_counted_with_the_unfit_ones(tmp_path):
+    unfit = ["Short?", QUESTIONS[0].upper()]
+    made, dropped = from_data_sets(tmp_path, [*QUESTIONS, LEAKED, *unfit], 8)
+    assert not any(ITEM in prompt for prompt in made["prompt"])
+    (leak,) = dropped.filter(reason="overlap").iter_rows(named=True)
+    assert LEAKED in leak["prompt"]
+    assert (leak["item_task"], leak["item_id"]) == ("gsm8k", read_table(tmp_path / "suite.parquet", Prompts)["prompt_id"][0])
+    tabulate_decontamination(tmp_path / "p.parquet", tmp_path / "dropped.parquet", tmp_path / "decontamination.csv")
+    counts = read_result_csv(tmp_path / "decontamination.csv", Decontamination)
+    found = {(row["outcome"], row["item_task"]): row["n_prompts"] for row in counts.iter_rows(named=True)}
+    assert found == {("kept", None): 8, ("overlap", "gsm8k"): 1, ("duplicate", None): 1, ("length", None): 1}
+
+
+def test_a_smaller_set_of_prompts_is_part_of_a_larger_one_whatever_the_order_of_the_file(tmp_path):
+    large, _ = from_data_sets(tmp_path, QUESTIONS, 6)
+    small, _ = from_data_sets(tmp_path, QUESTIONS[::-1], 3)
+    assert set(small["prompt_id"]) < set(large["prompt_id"])
+
+
+def test_fewer_prompts_than_asked_for_are_an_error_that_counts_them(tmp_path):
+    with pytest.raises(
+        PromptsError, match=r"prompts.openr1 asks for 9 problems, but 8 are left after 1 were unfit and 1 too like"
+    ):
+        from_data_sets(tmp_path, [*QUESTIONS, LEAKED, "Short?"], 9)
+    assert not (tmp_path / "p.parquet").exists()
+
+
+def test_where_nothing_was_left_out_the_table_counts_what_was_kept(tmp_path):
+    from_data_sets(tmp_path, QUESTIONS, 8)
+    write_table(rows_to_table([], Dropped), Dropped, tmp_path / "none.parquet")
+    tabulate_decontamination(tmp_path / "p.parquet", tmp_path / "none.parquet", tmp_path / "decontamination.csv")
+    assert read_result_csv(tmp_path / "decontamination.csv", Decontamination).rows() == [("openr1", "kept", None, 8)]

@@ -6,7 +6,7 @@ import pytest
 from prefdelta.statistics import item_weights, mean_interval, nested_interval
 
 N_ITEMS = 200
-WEIGHTS = item_weights(N_ITEMS, 200, seed=0)
+WEIGHTS = item_weights([N_ITEMS], 200, seed=0)
 
 
 def scores(rng, difficulty, n_seeds, mean, seed_sd):
@@ -68,7 +68,7 @@ def test_the_estimate_is_the_plain_difference_of_means(versus_seeds):
 
 def test_the_interval_is_centred_on_the_estimate_and_decided_by_the_seed():
     arm, versus = example()
-    first, again, other = (nested_interval(arm, versus, item_weights(N_ITEMS, 200, s), s) for s in (0, 0, 1))
+    first, again, other = (nested_interval(arm, versus, item_weights([N_ITEMS], 200, s), s) for s in (0, 0, 1))
     assert first == again
     assert first.ci_low != other.ci_low
     assert first.ci_high - first.estimate == pytest.approx(first.estimate - first.ci_low)
@@ -86,7 +86,7 @@ def width(n_items=N_ITEMS, n_seeds=3, seed_sd=2.0, repeats=20):
         rng = np.random.default_rng(seed)
         difficulty = rng.normal(0, 30, n_items)
         base = scores(rng, difficulty, 1, 50, 0)
-        interval = nested_interval(scores(rng, difficulty, n_seeds, 60, seed_sd), base, item_weights(n_items, 200, seed), seed)
+        interval = nested_interval(scores(rng, difficulty, n_seeds, 60, seed_sd), base, item_weights([n_items], 200, seed), seed)
         widths.append(interval.ci_high - interval.ci_low)
     return np.mean(widths)
 
@@ -108,10 +108,10 @@ def test_pairing_by_item_narrows_the_interval():
 
 
 def test_weights_of_every_resample_sum_to_one_and_are_shared_by_seed():
-    weights = item_weights(50, 10, seed=3)
+    weights = item_weights([50], 10, seed=3)
     assert weights.shape == (10, 50)
     assert weights.sum(axis=1) == pytest.approx(np.ones(10))
-    assert np.array_equal(weights, item_weights(50, 10, seed=3))
+    assert np.array_equal(weights, item_weights([50], 10, seed=3))
 
 
 def test_a_plain_mean_has_the_textbook_interval():
@@ -124,12 +124,12 @@ def test_a_plain_mean_has_the_textbook_interval():
 
 def test_seeds_that_differ_while_items_do_not_have_students_interval():
     arm, versus = (mean + np.array([[-1.0], [0.0], [1.0]]) + np.zeros((3, 20)) for mean in (60, 50))
-    weights = item_weights(20, 4000, 0)
+    weights = item_weights([20], 4000, 0)
     alone, compared = nested_interval(arm, None, weights, 0), nested_interval(arm, versus, weights, 0)
     assert alone.ci_high - 60 == pytest.approx(4.303 * np.sqrt(1 / 3), rel=0.05)  # 2 degrees of freedom
     assert compared.ci_high - 10 == pytest.approx(2.776 * np.sqrt(2 / 3), rel=0.05)  # 4 degrees of freedom
 
 
 def test_constant_scores_have_an_interval_of_no_width():
-    interval = nested_interval(np.full((3, 20), 100.0), None, item_weights(20, 50, 0), 0)
+    interval = nested_interval(np.full((3, 20), 100.0), None, item_weights([20], 50, 0), 0)
     assert (interval.estimate, interval.ci_low, interval.ci_high) == (100, 100, 100)

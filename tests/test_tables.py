@@ -6,13 +6,15 @@ import build
 import polars as pl
 import pytest
 
+from prefdelta import manifest as manifests
 from prefdelta.atomic import replacing
-from prefdelta.manifest import ManifestError, read_manifest, write_manifest
+from prefdelta.manifest import ManifestError, checked_folder, read_manifest, write_manifest
 from prefdelta.rubric import DIMENSIONS
 from prefdelta.tables import (
     Coverage,
     Pairs,
     Ratings,
+    References,
     TableError,
     Traces,
     read_result_csv,
@@ -25,6 +27,15 @@ from prefdelta.tables import (
 
 def ratings():
     return build.ratings(build.traces(), lambda trace_id, dimension: [4, 5, None])
+
+
+def references(lengths=(30, 1024)):
+    rows = [
+        {"trace_id": trace_id, "max_length": length, "logp": -3.5, "n_prompt_tokens": 9, "n_tokens": 25}
+        for trace_id in ("a", "b")
+        for length in lengths
+    ]
+    return rows_to_table(rows, References)
 
 
 def set_first(frame, **values):
@@ -72,7 +83,9 @@ def test_a_broken_table_is_refused_by_the_reader(what, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "frame, model", [(build.traces(), Traces), (ratings(), Ratings), (build.pairs(5), Pairs)], ids=["traces", "ratings", "pairs"]
+    "frame, model",
+    [(build.traces(), Traces), (ratings(), Ratings), (build.pairs(5), Pairs), (references(), References)],
+    ids=["traces", "ratings", "pairs", "references"],
 )
 def test_what_was_written_is_read_back(frame, model, tmp_path):
     write_table(frame, model, tmp_path / "file.parquet")
@@ -96,6 +109,11 @@ def test_a_duplicate_trace_id_is_refused(tmp_path):
     traces = build.traces()
     with pytest.raises(TableError, match=r"'trace_id' fails check .*unique"):
         write_table(pl.concat([traces, traces.head(1)]), Traces, tmp_path / "file.parquet")
+
+
+def test_a_trace_has_one_reference_at_each_length(tmp_path):
+    with pytest.raises(TableError, match="trace_id, max_length fail check"):
+        write_table(references((30, 30)), References, tmp_path / "file.parquet")
 
 
 def test_a_refused_table_leaves_the_last_good_one_as_it_was(tmp_path):
@@ -172,9 +190,12 @@ def checkpoint(folder):
 
 
 def test_a_manifest_names_every_file_of_its_folder(tmp_path):
-    manifest = read_manifest(checkpoint(tmp_path))
+    path = checkpoint(tmp_path)
+    manifest = read_manifest(path)
     assert manifest["steps"] == 3
     assert sorted(manifest["files"]) == ["model.bin", "sub/card.md"]
+    assert manifest["bytes"] == {"model.bin": 7, "sub/card.md": 4}
+    assert checked_folder(path) == tmp_path
     assert "torch" in manifest["versions"]
 
 
@@ -183,17 +204,29 @@ def test_a_changed_or_missing_file_of_a_checkpoint_is_found(name, tmp_path):
     path = checkpoint(tmp_path)
     (tmp_path / name).write_bytes(b"weightz")
     with pytest.raises(ManifestError, match=f"{tmp_path / name} has changed"):
-        read_manifest(path)
+        checked_folder(path)
     (tmp_path / name).unlink()
     with pytest.raises(ManifestError, match=f"{tmp_path / name} is missing"):
-        read_manifest(path)
+        checked_folder(path)
+    assert read_manifest(path)["steps"] == 3  # what it says needs no files
+
+
+def test_a_large_file_is_compared_in_size_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifests, "HASHED_BYTES", 5)
+    path = checkpoint(tmp_path)
+    (tmp_path / "model.bin").write_bytes(b"weightz")
+    assert checked_folder(path) == tmp_path
+    (tmp_path / "model.bin").write_bytes(b"weight")
+    with pytest.raises(ManifestError, match=r"model\.bin has changed"):
+        checked_folder(path)
 
 
 def test_a_truncated_manifest_is_refused_by_name(tmp_path):
     path = checkpoint(tmp_path)
     path.write_text(path.read_text()[:-5])
-    with pytest.raises(ManifestError, match=str(path)):
-        read_manifest(path)
+    for read in (read_manifest, checked_folder):
+        with pytest.raises(ManifestError, match=str(path)):
+            read(path)
 
 
 def test_a_manifest_does_not_depend_on_the_order_in_which_files_were_made(tmp_path):

@@ -1,21 +1,79 @@
 """Training on a model of a few thousand parameters: stored references, methods, adapters, stale work, bad references."""
 
 import json
+import os
 import random
+import signal
+import threading
+from math import log
 
+import build
 import polars as pl
+import psutil
 import pytest
+import torch
+from loopback import eventually
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefdelta import train
+from prefdelta.manifest import write_manifest
 from prefdelta.microworld import authors, problems
-from prefdelta.microworld.pretrain import pretrain_model
+from prefdelta.microworld.pretrain import make_model, make_tokenizer, pretrain_model
 from prefdelta.reference import compute_reference
 from prefdelta.rubric import CRITERIA, DIMENSIONS
 from prefdelta.tables import Pairs, References, Traces, read_table, write_table
 
 RECIPE = {"trainer": "dpo", "beta": 0.5, "learning_rate": 1e-3, "batch_size": 8, "steps": 4, "checkpoint_steps": 2}
+CHAT = {"system": None, "chat_template_kwargs": {}}
+CUT = 34  # tokens, which cut some traces of each side and no prompt
+LN2 = log(2)
 CELL = dict.fromkeys(("study", "policy", "method", "judge", "chosen", "rejected", "selection", "seed"), "x")
+
+
+def made(folder, prompts, texts):
+    """Files of a base model's folder: `Traces` of both sides, their references, and `Pairs`."""
+    for side in ("chosen", "rejected"):
+        rows = [
+            {
+                "trace_id": f"{number}:{side}:0",
+                "prompt_id": str(number),
+                "generator": side,
+                "sample": 0,
+                "prompt": prompt,
+                "text": text,
+                "reasoning": "",
+                "response": text,
+                "answer": None,
+                "correct": side == "chosen",
+                "n_tokens": 30,
+                "finish_reason": "stop",
+            }
+            for number, (prompt, text) in enumerate(zip(prompts, texts[side], strict=True))
+        ]
+        write_table(pl.DataFrame(rows, schema_overrides={"answer": pl.String}), Traces, folder / f"{side}.parquet")
+        lengths = {"max_lengths": [CUT, 1024], "batch_size": 7, "dtype": "float32"}
+        files = (folder / f"{side}.parquet", folder / "base" / "manifest.json", folder / f"{side}_reference.parquet")
+        compute_reference(*files, **lengths, chat=CHAT, threads=1)
+    levels = {f"{side}_{name}": level for side, level in (("chosen", 5.0), ("rejected", 3.0)) for name in CRITERIA}
+    rows = [
+        {
+            "pair_id": str(number),
+            "prompt_id": str(number),
+            "prompt": prompt,
+            "judge": "oracle",
+            **{f"{side}_generator": side for side in texts},
+            **{f"{side}_trace_id": f"{number}:{side}:0" for side in texts},
+            **{side: texts[side][number] for side in texts},
+            **{f"{side}_correct": side == "chosen" for side in texts},
+            **{f"{side}_tokens": 30 for side in texts},
+            **levels,
+            **{f"delta_{name}": 2.0 for name in CRITERIA},
+        }
+        for number, prompt in enumerate(prompts)
+    ]
+    write_table(pl.DataFrame(rows).select(list(Pairs.to_schema().columns)), Pairs, folder / "pairs.parquet")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -26,62 +84,25 @@ def inputs(tmp_path_factory):
     speed = {"steps": 30, "batch_size": 16, "learning_rate": 5e-3, "seed": 0, "threads": 1}
     pretrain_model(folder / "base" / "manifest.json", **shape, **speed, authors=[(1.0, {})])
     rng = random.Random(0)
-    drawn = [problems.draw("arithmetic", 3, rng) for _ in range(20)]
+    drawn = [problems.draw("arithmetic", rng.choice([2, 3]), rng) for _ in range(20)]
     sides = {"chosen": {}, "rejected": dict.fromkeys(DIMENSIONS, 0.5)}
     texts = {side: [authors.write(problem, faults, rng) for problem in drawn] for side, faults in sides.items()}
-    prompts = [problems.render(problem, rng) for problem in drawn]
-    for side in sides:
-        rows = [
-            {
-                "trace_id": f"{number}:{side}:0",
-                "prompt_id": str(number),
-                "generator": side,
-                "sample": 0,
-                "prompt": prompt,
-                "text": text,
-                "reasoning": text,
-                "answer": problems.final_answer(text),
-                "correct": side == "chosen",
-                "n_tokens": 30,
-                "finish_reason": "stop",
-            }
-            for number, (prompt, text) in enumerate(zip(prompts, texts[side], strict=True))
-        ]
-        write_table(pl.DataFrame(rows), Traces, folder / f"{side}.parquet")
-        reference = folder / f"{side}_reference.parquet"
-        compute_reference(folder / f"{side}.parquet", folder / "base" / "manifest.json", reference, batch_size=7, threads=1)
-    levels = {f"{side}_{name}": level for side, level in (("chosen", 5.0), ("rejected", 3.0)) for name in CRITERIA}
-    rows = [
-        {
-            "pair_id": str(number),
-            "prompt_id": str(number),
-            "prompt": prompt,
-            "judge": "oracle",
-            **{f"{side}_generator": side for side in sides},
-            **{f"{side}_trace_id": f"{number}:{side}:0" for side in sides},
-            **{side: texts[side][number] for side in sides},
-            **{f"{side}_correct": side == "chosen" for side in sides},
-            **{f"{side}_tokens": 30 for side in sides},
-            **levels,
-            **{f"delta_{name}": 2.0 for name in CRITERIA},
-        }
-        for number, prompt in enumerate(prompts)
-    ]
-    write_table(pl.DataFrame(rows).select(list(Pairs.to_schema().columns)), Pairs, folder / "pairs.parquet")
-    return folder
+    return made(folder, [problems.render(problem, rng) for problem in drawn], texts)
 
 
-def run(inputs, output, references=None, **changes):
-    stored = {side: inputs / f"{side}_reference.parquet" for side in ("chosen", "rejected")}
+def run(inputs, output, references=None, pairs=None, **changes):
     recipe = RECIPE | changes
+    stored = {side: inputs / f"{side}_reference.parquet" for side in ("chosen", "rejected")}
     train.train_policy(
-        inputs / "pairs.parquet",
+        pairs or inputs / "pairs.parquet",
         inputs / "base" / "manifest.json",
-        references or stored,
+        (references or stored) if recipe["trainer"] == "dpo" else {},
         output / "manifest.json",
+        output.with_name(f"{output.name}.log"),
         recipe=recipe,
         n_steps=recipe["steps"],
         cell=CELL,
+        chat=CHAT,
         seed=3,
         threads=1,
     )
@@ -96,11 +117,17 @@ def difference(one, other):
     return max(float((tensor - weights(other)[name]).abs().max()) for name, tensor in weights(one).items())
 
 
-def test_stored_references_train_like_stock_trl(inputs, tmp_path, monkeypatch):
-    stored = run(inputs, tmp_path / "stored")
-    monkeypatch.setattr(train, "_stored_references", lambda *_: {})  # then the plain DPOTrainer computes its own
-    stock = run(inputs, tmp_path / "stock")
+@pytest.mark.parametrize("max_length", [1024, CUT])
+@pytest.mark.parametrize("length_normalised", [False, True])
+def test_stored_references_train_like_stock_trl(inputs, tmp_path, monkeypatch, max_length, length_normalised):
+    recipe = {"max_length": max_length, "length_normalised": length_normalised, "steps": 3}
+    stored = run(inputs, tmp_path / "stored", **recipe)
+    monkeypatch.setattr(train, "_stored_references", lambda *_: {})
+    monkeypatch.setattr(train, "StoredReferenceDPOTrainer", train.DPOTrainer)  # which computes its own
+    stock = run(inputs, tmp_path / "stock", **recipe)
     assert stored["losses"] == pytest.approx(stock["losses"], abs=1e-5)
+    assert stored["losses"][0] == pytest.approx(LN2, abs=1e-4)
+    assert abs(stored["losses"][-1] - LN2) > 1e-4
     assert difference(tmp_path / "stored", tmp_path / "stock") < 1e-5
     assert difference(tmp_path / "stored", inputs / "base") > 1e-4
 
@@ -122,9 +149,78 @@ def test_references_of_another_policy_are_refused(inputs, tmp_path):
         run(inputs, tmp_path / "out", missing)
 
 
-def test_truncated_pairs_train_with_trls_own_reference(inputs, tmp_path):
-    manifest = run(inputs, tmp_path, max_length=30)
-    assert manifest["losses"][0] == pytest.approx(0.693147, abs=1e-4)
+def test_references_at_another_length_are_missed(inputs, tmp_path):
+    with pytest.raises(train.TrainingError, match="20 chosen traces have no reference at max_length 77"):
+        run(inputs, tmp_path / "out", max_length=77)
+
+
+def lengths(inputs, side):
+    """Tokens of prompt and completion of each pair."""
+    tokenizer = make_tokenizer()
+    pairs = read_table(inputs / "pairs.parquet", Pairs)
+    return [len(tokenizer(f"<user>{p}<assistant>{t}<end>")["input_ids"]) for p, t in pairs.select("prompt", side).iter_rows()]
+
+
+@pytest.mark.parametrize("trainer", ["dpo", "kto", "sft"])
+def test_traces_that_the_limit_cuts_are_counted_for_each_side(inputs, tmp_path, trainer):
+    recipe = {"trainer": trainer, "beta": None if trainer == "sft" else 0.5, "max_length": CUT, "steps": 1}
+    expected = {side: sum(length > CUT for length in lengths(inputs, side)) for side in ("chosen", "rejected")}
+    assert 0 < expected["chosen"] < expected["rejected"] <= 20
+    assert run(inputs, tmp_path / "cut", **recipe)["n_truncated"] == expected
+    assert run(inputs, tmp_path / "whole", **recipe | {"max_length": 1024})["n_truncated"] == {"chosen": 0, "rejected": 0}
+
+
+def test_a_prompt_that_fills_the_limit_alone_is_an_error(inputs, tmp_path):
+    with pytest.raises(train.TrainingError, match="20 prompts fill max_length 5 alone, such as 0"):
+        run(inputs, tmp_path / "out", max_length=5)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_normalising_by_length_changes_the_loss(inputs, tmp_path):
+    plain, normalised = (run(inputs, tmp_path / str(n), length_normalised=bool(n), beta=5.0, steps=2) for n in range(2))
+    assert plain["losses"][0] == pytest.approx(normalised["losses"][0], abs=1e-4) == pytest.approx(LN2, abs=1e-4)
+    assert abs(plain["losses"][1] - normalised["losses"][1]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "recipe", [{}, {"trainer": "sft", "beta": None}, {"length_normalised": True}], ids=["dpo", "sft", "normalised"]
+)
+def test_batches_in_parts_give_the_weights_of_whole_ones(inputs, tmp_path, recipe):
+    # The last batch of an epoch is a part of one, too: 20 examples in batches of 8.
+    whole = run(inputs, tmp_path / "whole", **recipe)
+    parts = run(inputs, tmp_path / "parts", **recipe, micro_batch=2)
+    assert parts["losses"] == pytest.approx(whole["losses"], abs=1e-4)
+    assert difference(tmp_path / "parts", tmp_path / "whole") < 0.05 * difference(tmp_path / "whole", inputs / "base")
+
+
+def test_gradient_checkpointing_changes_no_weight(inputs, tmp_path):
+    run(inputs, tmp_path / "plain", steps=2)
+    run(inputs, tmp_path / "saving", steps=2, gradient_checkpointing=True)
+    assert difference(tmp_path / "saving", tmp_path / "plain") < 1e-6
+
+
+def test_mixed_precision_trains_close_to_full_precision(inputs, tmp_path):
+    full, mixed = (run(inputs, tmp_path / str(n), bf16=bool(n)) for n in range(2))
+    assert mixed["losses"] == pytest.approx(full["losses"], abs=0.05)
+    assert mixed["losses"] != full["losses"]
+    assert {tensor.dtype for tensor in weights(tmp_path / "1").values()} == {torch.float32}
+
+
+def test_a_policy_in_bfloat16_is_trained_in_float32_and_saved_as_it_was(inputs, tmp_path):
+    half = tmp_path / "half"
+    AutoModelForCausalLM.from_pretrained(inputs / "base", dtype=torch.bfloat16).save_pretrained(half / "base")
+    AutoTokenizer.from_pretrained(inputs / "base").save_pretrained(half / "base")
+    write_manifest(half / "base" / "manifest.json", {})
+    for side in ("chosen", "rejected"):
+        files = (inputs / f"{side}.parquet", half / "base" / "manifest.json", half / f"{side}_reference.parquet")
+        compute_reference(*files, batch_size=7, dtype="float32", max_lengths=[1024], chat=CHAT, threads=1)
+    (half / "pairs.parquet").write_bytes((inputs / "pairs.parquet").read_bytes())
+    small = run(half, tmp_path / "out", learning_rate=1e-5)  # a step that bfloat16 weights would not take
+    assert small["losses"][-1] < small["losses"][0]
+    assert {tensor.dtype for tensor in weights(tmp_path / "out").values()} == {torch.bfloat16}
+    config, before = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "out", half / "base"))
+    assert config == before
+    assert config["dtype"] == "bfloat16"
 
 
 @pytest.mark.parametrize("trainer", ["kto", "sft"])
@@ -137,7 +233,7 @@ def test_other_trainers(inputs, tmp_path, trainer):
 
 def test_adapter_is_merged_into_a_plain_checkpoint(inputs, tmp_path):
     manifest = run(inputs, tmp_path, lora={"r": 2, "alpha": 4})
-    assert manifest["losses"][0] == pytest.approx(0.693147, abs=1e-4)
+    assert manifest["losses"][0] == pytest.approx(LN2, abs=1e-4)
     assert weights(tmp_path).keys() == weights(inputs / "base").keys()
     assert difference(tmp_path, inputs / "base") > 1e-5
 
@@ -154,3 +250,111 @@ def test_checkpoints_of_other_settings_are_not_resumed(inputs, tmp_path, monkeyp
     manifest = run(inputs, tmp_path, learning_rate=2e-3)
     assert len(manifest["losses"]) == 4
     assert manifest["files"] == run(inputs, tmp_path / "fresh", learning_rate=2e-3)["files"]
+
+
+def parts(text):
+    """``text`` as a generator's trace, the reasoning first."""
+    return f"<think>\n{text} because\n</think>\n\nso {text}"
+
+
+@pytest.fixture(scope="module", params=["", "<think>\n"], ids=["plain", "open mark"])
+def reasoner(request, tmp_path_factory):
+    """As ``inputs``, for a policy whose chat template drops the reasoning of assistant turns."""
+    folder = tmp_path_factory.mktemp("reasoner")
+    tokenizer = build.reasoning_tokenizer(request.param)
+    torch.manual_seed(0)
+    make_model("qwen3", 16, 1, 2, tokenizer).save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    write_manifest(folder / "base" / "manifest.json", {})
+    texts = {side: [parts(f"{side} {n}") for n in range(8)] for side in ("chosen", "rejected")}
+    return made(folder, [f"What is {n}?" for n in range(8)], texts)
+
+
+@pytest.mark.parametrize("trainer", ["dpo", "kto", "sft"])
+def test_reasoning_is_trained_on_though_the_template_drops_it(reasoner, tmp_path, monkeypatch, trainer):
+    seen = []
+    original = train._trainer
+    monkeypatch.setattr(train, "_trainer", lambda *words: seen.append(original(*words)) or seen[0])
+    manifest = run(reasoner, tmp_path / "out", trainer=trainer, beta=None if trainer == "sft" else 0.5, steps=1)
+    if trainer == "dpo":  # references were computed from the same tokens
+        assert manifest["losses"][0] == pytest.approx(LN2, abs=1e-4)
+    (trainer_,) = seen
+    tokenizer = AutoTokenizer.from_pretrained(reasoner / "base")
+    for row in trainer_.train_dataset:
+        if trainer == "dpo":
+            texts = [tokenizer.decode(row["prompt_ids"] + row[f"{side}_ids"]) for side in ("chosen", "rejected")]
+        else:
+            ids = row["input_ids"] if trainer == "sft" else row["prompt_ids"] + row["completion_ids"]
+            texts = [tokenizer.decode(ids)]
+        for text in texts:
+            prompt, _, trace = text.partition("<|assistant|>")
+            side, number = trace.removeprefix("<think>\n").split()[:2]
+            assert prompt == f"<|begin|><|user|>What is {number}?"
+            assert trace == f"{parts(f'{side} {number}')}<|end|>"
+    # The checkpoint has the policy's own template.
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == tokenizer.chat_template
+
+
+@pytest.fixture
+def sixteen(inputs, tmp_path):
+    """Pairs of whole batches: several processes fill up the last one with the first pairs."""
+    write_table(read_table(inputs / "pairs.parquet", Pairs).head(16), Pairs, tmp_path / "pairs.parquet")
+    return tmp_path / "pairs.parquet"
+
+
+def test_two_processes_train_like_one_and_go_on_after_a_kill(inputs, sixteen, tmp_path):
+    recipe = {"steps": 30, "checkpoint_steps": 2, "learning_rate": 1e-4}
+    one = run(inputs, tmp_path / "one", pairs=sixteen, **recipe)
+    output = tmp_path / "two"
+
+    def kill():
+        eventually(lambda: list(output.glob(".trainer/checkpoint-*/trainer_state.json")), patience=100)
+        mark = str(output / ".trainer/job.json")
+        workers = [process for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or [])]
+        os.kill(max(workers, key=lambda process: process.create_time()).pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(train.TrainingError, match=rf"accelerate launch ended with exit code .* {tmp_path}/two\.log"):
+        run(inputs, output, pairs=sixteen, **recipe, gpus=2)
+    killer.join()
+    assert not (output / "manifest.json").exists()
+    two = run(inputs, output, pairs=sixteen, **recipe, gpus=2)
+    assert "going on from" in (tmp_path / "two.log").read_text()
+    assert two["losses"] == pytest.approx(one["losses"], abs=1e-4)
+    assert difference(output, tmp_path / "one") < 0.05 * difference(tmp_path / "one", inputs / "base")
+    assert two["n_tokens"] == one["n_tokens"]
+
+
+# accelerate shards over GPUs only. This makes it take the CPU for one, in the processes of a launch.
+SHARD_ON_CPU = """
+import os
+if "LOCAL_RANK" in os.environ:
+    import torch
+    from accelerate import state
+    from accelerate.utils import DistributedType
+    state.PartialState._prepare_backend = lambda *_: ("gloo", DistributedType.MULTI_GPU)
+    state.PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu"))
+    torch.distributed.init_process_group("gloo")
+    from transformers import TrainerCallback, Trainer
+    class Tell(TrainerCallback):
+        def on_train_end(self, *_, model, **__):
+            print("sharded as", type(model).__name__, {type(weight).__name__ for weight in model.parameters()}, flush=True)
+    original = Trainer.train
+    def train(self, *words, **options):
+        self.add_callback(Tell())
+        return original(self, *words, **options)
+    Trainer.train = train
+"""
+
+
+def test_sharded_training_gives_the_weights_of_training_in_one_process(inputs, sixteen, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(SHARD_ON_CPU)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    recipe = {"steps": 3, "learning_rate": 1e-4}
+    one = run(inputs, tmp_path / "one", pairs=sixteen, **recipe)
+    two = run(inputs, tmp_path / "two", pairs=sixteen, **recipe, gpus=2, sharding="fsdp", micro_batch=2)
+    assert "sharded as FSDPQwen3ForCausalLM {'DTensor'}" in (tmp_path / "two.log").read_text()
+    assert two["losses"] == pytest.approx(one["losses"], abs=1e-4)
+    assert weights(tmp_path / "two").keys() == weights(tmp_path / "one").keys()
+    assert difference(tmp_path / "two", tmp_path / "one") < 0.05 * difference(tmp_path / "one", inputs / "base")

@@ -1,5 +1,6 @@
 """The whole workflow on the smoke study, for real: from nothing, again, after edits, with bad input, and killed."""
 
+import contextlib
 import json
 import os
 import re
@@ -29,6 +30,7 @@ class Study:
         kept = shutil.ignore_patterns(".*", "results", "__pycache__", "*.egg-info")
         shutil.copytree(REPOSITORY, folder, ignore=kept, dirs_exist_ok=True)
         self.environment = {**os.environ, "PYTHONPATH": str(folder / "workflow")}
+        self.environment.pop("PREFDELTA_STORE", None)
 
     def command(self, *arguments, config="config/smoke.yaml"):
         return [sys.executable, "-m", "snakemake", "--configfile", config, "--cores", "2", *arguments]
@@ -78,8 +80,7 @@ def test_result_tables_compare_with_base_and_control(study):
     table = tables.read_result_csv(study.folder / RESULTS / "tables/generator_delta.csv", tables.Results)
     zero_delta = "qwen-s-again over qwen-s"
     assert {"base", zero_delta} <= set(table["versus"].drop_nulls())
-    for suite, decoding in table.select("suite", "decoding").unique().iter_rows():
-        rows = table.filter(suite=suite, decoding=decoding)
+    for rows in table.partition_by("suite", "task", "decoding"):
         own = rows.filter(pl.col("versus").is_null())
         accuracy = dict(own.select("arm", "estimate").iter_rows())
         differences = rows.filter(versus=zero_delta)
@@ -146,6 +147,66 @@ def test_any_cell_can_be_requested(study):
     target = RESULTS / "evals" / CELL.replace("full", "top20-factuality").replace("seed0", "seed7.parquet")
     planned = study.planned(str(target))
     assert planned == {"build_pairs": 1, "train_policy": 1, "evaluate_checkpoint": 1}
+
+
+def test_a_cell_is_exported_with_and_without_a_trailing_slash(study):
+    target = RESULTS / "export" / CELL
+    assert study.planned(f"{target}/") == study.planned(str(target)) == {"export_cell": 1}
+    study.snakemake(f"{target}/")
+    folder = study.folder / target
+    assert {path.name for path in folder.iterdir()} - {".snakemake_timestamp"} == {"dataset", "model"}
+    assert "qwen-l" in (folder / "dataset" / "README.md").read_text()
+    assert study.planned(str(target)) == {}
+
+
+def test_a_killed_judge_goes_on_from_the_store_and_leaves_no_server(study):
+    ratings = RESULTS / "ratings/oracle/qwen-l.parquet"
+    before = pl.read_parquet(study.folder / ratings)
+    shutil.rmtree(study.folder / "store")
+    run = subprocess.Popen(
+        study.command("--forcerun", "rate_traces", "--", str(ratings)),
+        cwd=study.folder,
+        env=study.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+    def answers():
+        return [line for file in study.folder.glob("store/*/*.jsonl") for line in file.read_bytes().splitlines()]
+
+    def servers():
+        found = []
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if b"prefdelta.microworld.server" in file.read_bytes():
+                    found += [file.parent.name] if Path(file.parent, "cwd").resolve() == study.folder.resolve() else []
+        return found
+
+    try:
+        wait_for(lambda: len(answers()) > 20)
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    wait_for(lambda: not servers(), patience=20)
+    assert not (study.folder / ratings).exists()
+    known = {line for line in answers() if line.endswith(b"}")}
+    study.snakemake("--unlock")
+    study.snakemake(str(ratings))
+    assert known <= set(answers()), "an answer was lost"
+    assert len({json.loads(line)["key"] for line in answers()}) == len(answers()), "something was asked twice"
+    assert pl.read_parquet(study.folder / ratings).equals(before)
+
+
+@pytest.mark.parametrize("name", ["paper", "small"])
+def test_the_studies_of_real_models_plan_without_a_network_or_a_gpu(study, name):
+    config = f"config/{name}.yaml"
+    experiments = yaml.safe_load((study.folder / config).read_text())["experiments"]
+    planned = study.planned(config=config)
+    assert planned["draw_experiment"] == len(experiments)
+    assert planned["train_policy"] == planned["evaluate_checkpoint"] > 50
+    assert planned["fetch_model"] >= 6
+    assert "pretrain_model" not in planned
 
 
 @pytest.mark.parametrize(

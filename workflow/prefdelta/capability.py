@@ -1,7 +1,6 @@
 """Capability: what every model can do before any preference tuning, measured."""
 
 from pathlib import Path
-from typing import Any
 
 from prefdelta import paths
 from prefdelta.manifest import read_manifest
@@ -10,14 +9,14 @@ from prefdelta.statistics import mean_interval
 from prefdelta.tables import Capability, rows_to_table, write_result_table
 
 
-def tabulate_capability(output: Path | str, *, study: str, models: list[dict[str, Any]], n_resamples: int, seed: int) -> None:
-    """Writes the measured `Capability` of every model of the study: accuracy by suite and decoding, in points."""
+def tabulate_capability(output: Path | str, *, study: str, models: list[str], n_resamples: int, seed: int) -> None:
+    """Writes the measured `Capability` of ``models``: accuracy by suite (and task) and decoding, in points."""
     rows = []
-    for shape in models:
-        scores = item_scores(paths.EVAL_BASE.format(study=study, model=shape["model"]))
-        parameters = read_manifest(paths.BASE.format(study=study, model=shape["model"]))["parameters"]
-        for (suite, decoding), items in sorted(scores.items()):
-            interval = mean_interval(items["score"].to_numpy(), seed, n_resamples)
-            row = {**shape, "parameters": parameters, "suite": suite, "decoding": decoding}
-            rows.append(row | clipped(interval, 0) | {"n_items": len(items)})
+    for model in models:
+        manifest = read_manifest(paths.BASE.format(study=study, model=model))
+        shape = {"model": model, **{key: manifest[key] for key in ("family", "hidden_size", "layers", "parameters")}}
+        for scores in item_scores(paths.EVAL_BASE.format(study=study, model=model)):
+            interval = mean_interval(scores.values, seed, n_resamples, scores.sizes)
+            place = {"suite": scores.suite, "task": scores.task, "decoding": scores.decoding, "n_items": len(scores.values)}
+            rows.append(shape | place | clipped(interval, 0))
     write_result_table(rows_to_table(rows, Capability), Capability, output)

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
+from prefdelta import generate
 from prefdelta.errors import PrefdeltaError
 from prefdelta.recipe import Recipe
 from prefdelta.rubric import DIMENSIONS
@@ -16,7 +17,10 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
 Domain = Literal["arithmetic", "program", "story"]
-RESERVED = ("capability", "generator_level_delta", "coverage")  # tables that every study has beside its experiments
+DOMAINS: tuple[str, ...] = get_args(Domain)
+BENCHMARKS = ("math500", "gsm8k", "amc", "aime", "theoremqa", "mmlu_pro", "livecodebench")
+CORPORA = ("openr1",)  # data sets of training prompts
+RESERVED = ("capability", "generator_level_delta", "coverage", "decontamination")  # tables that every study has
 
 
 class ConfigError(PrefdeltaError):
@@ -27,7 +31,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Model(Strict):
+class MicroworldModel(Strict):
     """A language model of the micro-world, trained from scratch."""
 
     family: Literal["qwen3", "llama"]
@@ -42,20 +46,80 @@ class Model(Strict):
     seed: int = 0
 
 
-class Generator(Strict):
-    """Writes traces for the training prompts. Two generators may share a model: another seed is another sample."""
+class PartialSampling(Strict):
+    """What a model or a generator samples differently."""
 
-    model: str
-    seed: int = 0
+    samples: Count | None = None
+    temperature: float | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0)
+    max_new_tokens: Count | None = None
 
 
-class Sampling(Strict):
-    """How every generator samples."""
+class HubModel(Strict):
+    """A checkpoint of the Hugging Face hub, or a local folder in its format."""
 
-    samples: Count = Field(description="traces for each prompt")
-    temperature: float = Field(gt=0)
-    max_new_tokens: Count
-    batch_size: Count = 512
+    repo: str = Field(description="hub id, or a local folder")
+    revision: str | None = Field(default=None, description="commit; `make pin` writes it")
+    family: str
+    license: str = "not stated"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "bfloat16"
+    gpus: int = Field(default=1, ge=0, description="GPUs that inference takes (vLLM's tensor parallel size)")
+    max_model_len: Count | None = Field(default=None, description="context in tokens; default: the model's own")
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    engine: dict[str, Any] = Field(default={}, description="further arguments of vLLM's engine")
+    sampling: PartialSampling = PartialSampling()
+    system: str | None = Field(default=None, description="system prompt")
+    chat_template_kwargs: dict[str, Any] = Field(default={}, description="switches of the chat template, such as for thinking")
+    think: tuple[str, str] = Field(default=("<think>", "</think>"), description="marks around the reasoning; empty: none")
+
+
+def _kind_of_model(value: Any) -> str:
+    return "HubModel" if isinstance(value, HubModel) or (isinstance(value, dict) and "repo" in value) else "MicroworldModel"
+
+
+Model = Annotated[
+    Annotated[MicroworldModel, Tag("MicroworldModel")] | Annotated[HubModel, Tag("HubModel")],
+    Discriminator(_kind_of_model),
+]
+
+
+class Source(Strict):
+    """A data set of problems: on the Hugging Face hub, or local files of the same schema."""
+
+    repo: str = Field(description="hub id, or a local file or folder")
+    revision: str | None = Field(default=None, description="commit; `make pin` writes it")
+    config: str | None = None
+    split: str = "train"
+    files: list[str] | None = Field(default=None, description="globs of data files, for sets that are read by file")
+    n: Count | None = Field(default=None, description="at most this many problems, drawn by hash")
+    license: str = "not stated"
+
+
+class CorpusSource(Source):
+    """Training prompts."""
+
+    n: Count
+    min_characters: Count = 20
+    max_characters: Count = 4000
+
+
+class BenchmarkSource(Source):
+    """Evaluation items."""
+
+    samples: Count | None = Field(default=None, description="answers to each item (avg@k); default: the evaluation's")
+    since: str | None = Field(default=None, description="first contest date (livecodebench)")
+    until: str | None = Field(default=None, description="last contest date (livecodebench)")
+    include_path: str | None = Field(default=None, description="folder of tasks, instead of lm-eval's own (lm_eval)")
+    filter: str | None = Field(default=None, description="of a task that has several (lm_eval)")
+    metric: str | None = Field(default=None, description="of a task that has several (lm_eval)")
+    columns: dict[Literal["problem", "answer"], str] | None = Field(default=None, description="names of these columns (aime)")
+
+
+class Decoding(generate.Sampling):
+    """How generators sample unless their model or they themselves say otherwise."""
+
+    batch_size: Count = Field(default=512, description="sequences at a time (transformers, reference)")
 
 
 class MicroworldEndpoint(Strict):
@@ -74,15 +138,99 @@ class UrlEndpoint(Strict):
     api_key_env: str
 
 
+class VllmEndpoint(Strict):
+    """A vLLM server that the job starts, awaits and ends."""
+
+    kind: Literal["vllm"]
+    model: str = Field(description="one of `models`")
+    flags: list[str] = Field(default=[], description="further flags of the server")
+    patience: float = Field(default=1800, gt=0, description="seconds until it must be healthy")
+
+
+def _check_batch(batch: bool, endpoint: MicroworldEndpoint | UrlEndpoint | VllmEndpoint) -> None:
+    if batch and endpoint.kind != "url":
+        raise ValueError(f"batch needs a provider's endpoint (kind url), not {endpoint.kind}")
+
+
+class CheckpointGenerator(Strict):
+    """Writes traces for the training prompts. Two generators may share a model: another seed is another sample."""
+
+    model: str
+    backend: Literal["transformers", "vllm"] | None = Field(default=None, description="default: the study's")
+    seed: int = 0
+    sampling: PartialSampling = PartialSampling()
+
+    @field_validator("backend", mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        if given not in (None, *generate.BACKENDS):
+            raise ValueError(f"unknown backend; choose from {', '.join(generate.BACKENDS)}")
+        return given
+
+
+class OpenAIGenerator(Strict):
+    """A generator behind an OpenAI-compatible API."""
+
+    backend: Literal["openai"]
+    model: str = Field(description="the model's name in requests")
+    endpoint: Annotated[UrlEndpoint | VllmEndpoint, Field(discriminator="kind")]
+    batch: bool = Field(default=False, description="use the provider's batch API")
+    concurrency: Count = 32
+    retries: int = Field(default=5, ge=0)
+    timeout: float = Field(default=600, gt=0, description="seconds for one request")
+    system: str | None = None
+    extra_body: dict[str, Any] = Field(default={}, description="further keys of a request, such as reasoning_effort")
+    think: tuple[str, str] = ("<think>", "</think>")
+    seed: int = 0
+    sampling: PartialSampling = PartialSampling()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "OpenAIGenerator":
+        _check_batch(self.batch, self.endpoint)
+        return self
+
+
+class DatasetGenerator(Source):
+    """Traces that a data set holds already, found by the problem's text."""
+
+    backend: Literal["dataset"]
+    tokenizer: str = Field(description="one of `models`: its tokenizer counts the tokens")
+    problem: str = Field(default="problem", description="column of the problem")
+    generations: str = Field(default="generations", description="column with a list of completions")
+    correct: list[str] = Field(
+        default=["correctness_math_verify"], description="columns with lists of marks: the first that has one"
+    )
+    complete: str | None = Field(default="is_reasoning_complete", description="column with a list of marks")
+    think: tuple[str, str] = ("<think>", "</think>")
+
+
+def _kind_of_generator(value: Any) -> str:
+    given = value.get("backend") if isinstance(value, dict) else getattr(value, "backend", None)
+    if given == "openai":
+        return "OpenAIGenerator"
+    return "DatasetGenerator" if given == "dataset" else "CheckpointGenerator"
+
+
+Generator = Annotated[
+    Annotated[CheckpointGenerator, Tag("CheckpointGenerator")]
+    | Annotated[OpenAIGenerator, Tag("OpenAIGenerator")]
+    | Annotated[DatasetGenerator, Tag("DatasetGenerator")],
+    Discriminator(_kind_of_generator),
+]
+
+
 class Judge(Strict):
     """A judge behind an OpenAI-compatible API."""
 
     model: str
-    endpoint: Annotated[MicroworldEndpoint | UrlEndpoint, Field(discriminator="kind")]
-    repeats: Count = Field(default=5, description="ratings of each trace")
+    endpoint: Annotated[MicroworldEndpoint | UrlEndpoint | VllmEndpoint, Field(discriminator="kind")]
+    repeats: Count = Field(default=5, lt=500, description="ratings of each trace")
     choices_per_request: Count = Field(default=1, description="`n` of a request; at most `repeats`")
+    separate_dimensions: bool = Field(default=False, description="a request for each dimension")
+    reasoning_effort: Literal["low", "medium", "high"] | None = None
     temperature: float = Field(default=0.6, ge=0)
     max_tokens: Count = 256
+    batch: bool = Field(default=False, description="use the provider's batch API")
     concurrency: Count = 32
     retries: int = Field(default=5, ge=0)
     timeout: float = Field(default=60, gt=0, description="seconds for one request")
@@ -92,17 +240,31 @@ class Judge(Strict):
     def _consistent(self) -> "Judge":
         if self.repeats % self.choices_per_request:
             raise ValueError(f"choices_per_request {self.choices_per_request} does not divide repeats {self.repeats}")
+        _check_batch(self.batch, self.endpoint)
         return self
 
 
-class Evaluation(Strict):
+class Evaluation(Decoding):
     """How every checkpoint is evaluated: ``samples`` at ``temperature`` (avg@k), and once greedily."""
 
-    samples: Count
-    temperature: float = Field(gt=0)
-    max_new_tokens: Count
-    batch_size: Count = 512
+    greedy: bool = Field(default=True, description="also one greedy answer to each item")
     seed: int = 0
+
+
+class Export(Strict):
+    """What `export/` writes besides the files themselves, and whether it goes to the hub."""
+
+    license: str = Field(default="not stated", description="of the pairs and of the checkpoint")
+    language: str = "en"
+    push: bool = Field(default=False, description="upload to the Hugging Face hub")
+    namespace: str | None = Field(default=None, description="user or organisation on the hub")
+    private: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Export":
+        if self.push and not self.namespace:
+            raise ValueError("push needs a namespace: the user or organisation on the hub")
+        return self
 
 
 class Experiment(Strict):
@@ -131,31 +293,45 @@ class Study(Strict):
 
     study: Name
     seed: int = 0
-    operations: tuple[Count, Count] = Field(description="fewest and most operations of a micro-world problem")
+    backend: Literal["transformers", "vllm"] = Field(
+        default="transformers", description="runs checkpoints: traces and evaluations"
+    )
+    operations: tuple[Count, Count] | None = Field(
+        default=None, description="fewest and most operations of a micro-world problem"
+    )
     authors: dict[Name, dict[Literal[DIMENSIONS], Share]] = Field(  # type: ignore[valid-type]
-        description="fault probability at each step, by dimension; a missing one is 0"
+        default={}, description="fault probability at each step, by dimension; a missing one is 0"
     )
     models: dict[Name, Model]
-    prompts: dict[Domain, Count] = Field(description="training prompts by domain")
-    suites: dict[Name, dict[Domain, Count]] = Field(description="evaluation items by suite and domain")
-    sampling: Sampling
+    prompts: dict[str, Count | CorpusSource] = Field(min_length=1, description="training prompts by task")
+    suites: dict[Name, dict[str, Count | BenchmarkSource]] = Field(description="evaluation items by suite and task")
+    decontamination_ngram: Count = Field(
+        default=8, description="words in a row that a training prompt may not share with an item"
+    )
+    sampling: Decoding
     generators: dict[Name, Generator]
     judges: dict[Name, Judge]
     policies: list[str] = Field(min_length=1, description="models that are preference-tuned")
     methods: dict[Name, Recipe]
     evaluation: Evaluation
     bootstrap: Count = Field(default=2000, description="resamples of every interval")
+    export: Export = Export()
     experiments: dict[Name, Experiment]
+
+    @property
+    def n_prompts(self) -> int:
+        """Training prompts."""
+        return sum(source if isinstance(source, int) else source.n for source in self.prompts.values())
 
     @property
     def n_full_pairs(self) -> int:
         """Pairs of any (chosen, rejected) where every rating could be read."""
-        return sum(self.prompts.values()) * self.sampling.samples
+        return self.n_prompts * self.sampling.samples
 
     def selection(self, name: str) -> Selection:
         """Parses a selection and checks its size. Raises SelectionError."""
         selection = parse(name)
-        n_most = sum(self.prompts.values()) if selection.crosses_samples else self.n_full_pairs
+        n_most = self.n_prompts if selection.crosses_samples else self.n_full_pairs
         if selection.k is not None and selection.k > n_most:
             unit = "prompts" if selection.crosses_samples else "pairs"
             raise SelectionError(f"'{name}' asks for {selection.k} {unit}, but this study has {n_most}")
@@ -189,22 +365,43 @@ class Study(Strict):
             problems.extend(f"{key}: '{value}' is named twice" for value in sorted({v for v in values if values.count(v) > 1}))
 
         for name, model in self.models.items():
-            check(f"models.{name}.authors", model.authors, self.authors)
-            if model.hidden_size % (2 * model.heads):
-                problems.append(f"models.{name}.heads: {model.heads} heads need a hidden_size divisible by {2 * model.heads}")
+            if isinstance(model, MicroworldModel):
+                check(f"models.{name}.authors", model.authors, self.authors)
         for name, generator in self.generators.items():
-            check(f"generators.{name}.model", [generator.model], self.models)
+            match generator:
+                case CheckpointGenerator():
+                    check(f"generators.{name}.model", [generator.model], self.models)
+                case DatasetGenerator():
+                    check(f"generators.{name}.tokenizer", [generator.tokenizer], self.models)
+                case OpenAIGenerator(endpoint=VllmEndpoint(model=served)):
+                    check(f"generators.{name}.endpoint.model", [served], self.models)
             if "_vs_" in name:
                 problems.append(f"generators.{name}: a name can't contain '_vs_', which separates the sides in paths")
+        for name, judge in self.judges.items():
+            if isinstance(judge.endpoint, VllmEndpoint):
+                check(f"judges.{name}.endpoint.model", [judge.endpoint.model], self.models)
         check("policies", self.policies, self.models)
         if "base" in self.methods:
             problems.append("methods.base: 'base' is the untuned policy; choose another name")
-        domains = [domain for suite in self.suites.values() for domain in suite]
-        shared = sorted({domain for domain in domains if domains.count(domain) > 1})
-        problems.extend(f"suites: '{domain}' is in two suites; an item belongs to one" for domain in shared)
+        tasks = [task for suite in self.suites.values() for task in suite]
+        shared = sorted({task for task in tasks if tasks.count(task) > 1})
+        problems.extend(f"suites: '{task}' is in two suites; an item belongs to one" for task in shared)
+        sources = {"prompts": (self.prompts, CORPORA)}
+        sources |= {f"suites.{name}": (suite, BENCHMARKS) for name, suite in self.suites.items()}  # type: ignore[misc]
+        for key, (by_task, sets) in sources.items():
+            names = [task for task in by_task if not task.startswith("lm_eval:") or key == "prompts"]
+            check(key, names, [*DOMAINS, *sets, *([] if key == "prompts" else ["lm_eval:{task}"])])
+            for task, source in by_task.items():
+                if (task in DOMAINS) != isinstance(source, int):
+                    problems.append(
+                        f"{key}.{task}: " + ("a number of problems" if task in DOMAINS else "a source with `repo`") + " is needed"
+                    )
         if "train" in self.suites:
             problems.append("suites.train: 'train' is the split of the training prompts; choose another name")
-        if self.operations[0] > self.operations[1] or self.operations[1] > 8:
+        if self.operations is None:
+            if {*self.prompts, *tasks} & {*DOMAINS} or any(isinstance(model, MicroworldModel) for model in self.models.values()):
+                problems.append("operations: [fewest, most] operations of a problem are needed by the micro-world")
+        elif self.operations[0] > self.operations[1] or self.operations[1] > 8:
             problems.append(f"operations: {list(self.operations)} must be [fewest, most] with most at least fewest, at most 8")
         for name, experiment in self.experiments.items():
             if name in RESERVED:
@@ -236,13 +433,37 @@ def load_study(config: dict[str, Any], files: Iterable[Path | str] = ()) -> Stud
     except ValidationError as error:
         messages = []
         for problem in error.errors():
-            key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+            key, member = _key(problem["loc"], config)
+            if member and isinstance(problem["input"], int | dict) and problem["type"] in ("int_type", "model_type"):
+                continue  # of a union of a number and a mapping, the one that was not meant
             text = problem["msg"].removeprefix("Value error, ")
             if problem["type"] == "extra_forbidden":
                 text = f"unknown key; choose from {', '.join(_keys_at(problem['loc'][:-1]))}"
             given = "" if isinstance(problem["input"], dict | Study) else f" (given: {problem['input']!r})"
             messages.append(f"{key}: {text}{given}" if key else text)
         raise ConfigError("\n".join(messages)) from None
+
+
+def _key(place: tuple[int | str, ...], config: Any) -> tuple[str, bool]:
+    """The key of ``config`` at pydantic's ``place`` of an error, and whether the place ends at a member of a union.
+
+    Pydantic's places name members of unions, too, which are no keys of the file.
+    """
+    key: list[str] = []
+    member = False
+    for number, part in enumerate(place, start=1):
+        here = part in config if isinstance(config, dict) else isinstance(config, list) and part in range(len(config))
+        member = not here and (part in MEMBERS or number < len(place) or not isinstance(config, dict | list))
+        if here:
+            config = config[part]
+        if not member:
+            key.append(str(part))
+    return ".".join(key), member
+
+
+# What pydantic calls members of unions and keys of mappings in the place of an error.
+MEMBERS = {"[key]", "constrained-int", "int", "CorpusSource", "BenchmarkSource", "HubModel", "MicroworldModel"}
+MEMBERS |= {"CheckpointGenerator", "OpenAIGenerator", "DatasetGenerator", "microworld", "url", "vllm"}
 
 
 def _keys_at(place: tuple[int | str, ...]) -> list[str]:
@@ -256,8 +477,11 @@ def _keys_at(place: tuple[int | str, ...]) -> list[str]:
     models: list[type[BaseModel]] = [Study]
     for part in place:
         fields = [model.model_fields[str(part)] for model in models if str(part) in model.model_fields]
-        if fields:  # else a name that the person gave, or the kind of a union
+        if fields:
             models = within(fields[0].annotation)
+        else:  # a member of a union, or a name that the person gave
+            named = {model: (model.__name__, model.__name__.removesuffix("Endpoint").lower()) for model in models}
+            models = [model for model in models if part in named[model]] or models
     return list(dict.fromkeys(name for model in models for name in model.model_fields))
 
 

@@ -1,8 +1,6 @@
-"""A server that a job starts, waits for, and always ends with its whole process group."""
+"""A server that a job starts, waits for, and always ends with all its descendants."""
 
 import contextlib
-import ctypes
-import os
 import signal
 import socket
 import subprocess
@@ -10,14 +8,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from prefdelta import warden
 from prefdelta.errors import PrefdeltaError
 
 
 class EndpointError(PrefdeltaError):
-    """A server did not become healthy."""
+    """An endpoint can't be used: its server did not start or ended, its key is missing, or it refuses what it is asked."""
 
 
 def free_port() -> int:
@@ -27,43 +26,50 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _die_with_parent() -> None:
-    # Even a SIGKILL of the job must not leave its server behind: Linux can be asked to end the child then.
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
 @contextlib.contextmanager
-def serving(command: list[str], health: str, log: Path | str, patience: float = 60) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs ``command`` until the block ends; enters it once the URL ``health`` answers 200.
+def running(
+    command: list[str], log: Path | str, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs ``command`` until the block ends, with its output in the file ``log``.
 
-    Output goes to the file ``log``. At the end the process group gets SIGTERM and, once the server is gone or 10 s later,
-    SIGKILL. Raises EndpointError where the server exits or is not healthy after ``patience`` seconds. A SIGTERM to this process
-    ends the server, too.
+    The process is a `warden`, which exits with the command's code. At the end the command's process group gets SIGTERM and, once
+    the command is gone or 10 s later, all its descendants get SIGKILL. They end, too, where this process is killed.
     """
 
     def leave(signum: int, _frame: object) -> None:
         sys.exit(128 + signum)
 
     previous = signal.signal(signal.SIGTERM, leave)
+    # -P: the package's folder has modules with names of the standard library.
+    guarded = [sys.executable, "-P", warden.__file__, *command]
     with Path(log).open("ab") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, start_new_session=True, preexec_fn=_die_with_parent, env=os.environ
+            guarded, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True, env=environment
         )
-        try:
-            _wait(process, health, log, patience)
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # children that outlive it
-            signal.signal(signal.SIGTERM, previous)
+    assert process.stdin
+    try:
+        yield process
+    finally:
+        process.stdin.close()
+        process.wait()
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def serving(
+    command: list[str],
+    health: str,
+    log: Path | str,
+    patience: float = 60,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`running`, entered once the URL ``health`` answers 200.
+
+    Raises EndpointError where the server exits or is not healthy after ``patience`` seconds.
+    """
+    with running(command, log, environment) as process:
+        _wait(process, health, log, patience)
+        yield process
 
 
 def _wait(process: subprocess.Popen[bytes], health: str, log: Path | str, patience: float) -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from prefdelta.generate import Sampler
-from prefdelta.manifest import read_manifest
-from prefdelta.microworld.problems import final_answer
+from prefdelta.generate import Request, Sampling, complete
+from prefdelta.manifest import checked_folder
+from prefdelta.scoring import scored
 from prefdelta.tables import Predictions, Prompts, read_table, write_table
 
 
@@ -15,37 +16,40 @@ def evaluate_model(
     manifest: Path | str,
     suites: Sequence[Path | str],
     output: Path | str,
+    log_file: str,
     *,
-    samples: int,
-    temperature: float,
-    max_new_tokens: int,
-    batch_size: int,
+    backend: str,
+    settings: dict[str, Any],
+    sampling: dict[str, Any],
+    samples_by_task: dict[str, int],
+    greedy: bool,
     seed: int,
     threads: int,
 ) -> None:
-    """Writes the `Predictions` of the checkpoint of ``manifest`` on ``suites`` (`Prompts` tables), all in the same batches."""
+    """Writes the `Predictions` of the checkpoint of ``manifest`` on ``suites`` (`Prompts` tables), all from one load.
+
+    ``samples_by_task`` overrides the number of samples (avg@16 for AIME, say).
+    """
     items = pl.concat([read_table(suite, Prompts) for suite in suites])
-    read_manifest(manifest)
-    sampler = Sampler(Path(manifest).parent, threads)
-    prompts = items["prompt"].to_list()
-    limits = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "seed": seed}
-    sampled = sampler.sample(prompts, n=samples, temperature=temperature, **limits)
-    greedy = sampler.sample(prompts, n=1, temperature=0.0, **limits)
+    drawn = Sampling.model_validate(sampling)
+    by_task = {task: drawn.model_copy(update={"samples": n}) for task, n in samples_by_task.items()}
+    asked = list(items.select("prompt_id", "prompt", "task").iter_rows())
+    requests = [Request(prompt_id, prompt, by_task.get(task, drawn)) for prompt_id, prompt, task in asked]
+    if greedy:
+        once = drawn.model_copy(update={"samples": 1, "temperature": 0.0})
+        requests += [Request(prompt_id, prompt, once) for prompt_id, prompt, _ in asked]
+    completions = complete(
+        requests,
+        backend=backend,
+        settings=settings,
+        checkpoint=checked_folder(manifest),
+        seed=seed,
+        threads=threads,
+        log_file=log_file,
+    )
     rows = [
-        {
-            "item_id": item["prompt_id"],
-            "suite": item["split"],
-            "task": item["task"],
-            "decoding": decoding,
-            "sample": number,
-            "text": completion.text,
-            "answer": (answer := final_answer(completion.text)),
-            "correct": answer == item["answer"],
-            "n_tokens": completion.n_tokens,
-            "finish_reason": completion.finish_reason,
-        }
-        for decoding, answers in (("sampled", sampled), ("greedy", greedy))
-        for item, several in zip(items.iter_rows(named=True), answers, strict=True)
-        for number, completion in enumerate(several)
+        {"item_id": item["prompt_id"], "suite": item["split"], "task": item["task"], "decoding": decoding, "sample": n, **score}
+        for decoding, begin in (("sampled", 0), *((("greedy", len(items)),) if greedy else ()))
+        for (item, n, _), score in scored(items, completions[begin : begin + len(items)], threads)
     ]
     write_table(pl.DataFrame(rows, schema_overrides={"answer": pl.String}), Predictions, output)

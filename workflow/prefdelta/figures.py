@@ -45,7 +45,7 @@ def draw_experiment(
 
     ``figure`` has title, question, caveat and figure (the kind); the last of ``suites`` is the one that the answer is about.
     """
-    results = read_result_csv(table, Results)
+    results = read_result_csv(table, Results).filter(pl.col("task").is_null())
     if figure["figure"] == "profile":
         drawn = _profile(content, study)
         answer, unit = answer_profile(results, content), "Mean delta of each criterion (levels), 95 % intervals"
@@ -67,17 +67,18 @@ def draw_experiment(
 
 def draw_capability(table: Path | str, output: Path | str, *, suites: list[str]) -> None:
     """Draws every model's measured accuracy by suite and decoding."""
-    results = read_result_csv(table, Capability)
+    results = read_result_csv(table, Capability).filter(pl.col("task").is_null())
     models = results["model"].unique(maintain_order=True).to_list()
-    figure, axes = _panels(2, width=4.2, height=0.5 + 0.32 * len(models), sharey=True)
-    for panel, decoding in zip(axes, ("sampled", "greedy"), strict=True):
+    decodings = results["decoding"].unique().sort(descending=True).to_list()
+    figure, axes = _panels(len(decodings), width=4.2, height=0.5 + 0.32 * len(models), sharey=True)
+    for panel, decoding in zip(axes, decodings, strict=True):
         for index, suite in enumerate(suites):
             rows = results.filter(suite=suite, decoding=decoding)
             _dots(panel, rows, [models.index(m) + _offset(index, len(suites)) for m in rows["model"]], index, suite)
         panel.set(xlabel=f"accuracy, {decoding} (points)", xlim=(-2, 102))
     axes[0].set_yticks(range(len(models)), models)
     axes[0].invert_yaxis()
-    axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.suptitle("What each model can do before preference tuning")
     save(figure, output)
     caption = "**What can each model do before preference tuning?** Measured accuracy, 95 % intervals over items.\n"

@@ -1,74 +1,125 @@
-"""Sampling from a checkpoint with transformers: batched by length, with a key-value cache, deterministic for a seed."""
+"""Generation: one signature, `complete`, behind which every backend stands; requests and completions as all of them know them."""
 
-import logging
-import time
-from collections.abc import Iterator
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, Protocol
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from pydantic import BaseModel, ConfigDict, Field
 
-log = logging.getLogger(__name__)
+from prefdelta.errors import PrefdeltaError
+
+BACKENDS = ("transformers", "vllm", "openai", "dataset")
+
+
+class GenerateError(PrefdeltaError):
+    """A backend can't complete what it was asked; the message says why."""
+
+
+class Sampling(BaseModel):
+    """How completions of one prompt are drawn. Temperature 0 is greedy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    samples: int = Field(gt=0, description="completions for each prompt")
+    temperature: float = Field(ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0, description="0: all tokens")
+    max_new_tokens: int = Field(gt=0)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt (a user message) and how it is to be completed."""
+
+    prompt_id: str
+    prompt: str
+    sampling: Sampling
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One sampled text. ``n_tokens`` counts the end token; ``finish_reason`` is 'stop' or, at the token limit, 'length'."""
+    """One completion. ``n_tokens`` counts all generated tokens, the end token too.
+
+    ``text`` is the whole completion as a policy would be trained on it; ``reasoning`` and ``response`` are its two parts.
+    ``finish_reason`` is 'stop' or, at the token limit, 'length'. ``correct`` is set only where the source has graded it already.
+    """
 
     text: str
+    reasoning: str
+    response: str
     n_tokens: int
-    finish_reason: str
+    finish_reason: Literal["stop", "length"]
+    correct: bool | None = None
 
 
-class Sampler:
-    """A checkpoint that is loaded once for any number of calls."""
+class Backend(Protocol):
+    """The signature of every backend's ``complete`` (modules ``backend_{name}``)."""
 
-    def __init__(self, checkpoint: Path | str, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
-        self.model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto").to(self.device).eval()
+    def __call__(
+        self,
+        requests: list[Request],
+        *,
+        settings: dict[str, Any],
+        checkpoint: Path | None,
+        seed: int,
+        threads: int,
+        log_file: str,
+    ) -> list[list[Completion]]: ...
 
-    def sample(
-        self, prompts: list[str], *, n: int, temperature: float, max_new_tokens: int, batch_size: int, seed: int
-    ) -> list[list[Completion]]:
-        """``n`` completions for each of ``prompts`` (user messages), in the given order. Temperature 0 is greedy."""
-        rendered = [
-            self.tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False)
-            for prompt in prompts
-        ]
-        encoded = self.tokenizer(rendered, add_special_tokens=False)["input_ids"]
-        config = GenerationConfig(
-            do_sample=temperature > 0,
-            max_new_tokens=max_new_tokens,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
-            **({"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature > 0 else {}),
-        )
-        torch.manual_seed(seed)
-        # Neighbours in a batch have equal lengths, so little is padded; the longest come first, so a batch that does not
-        # fit in memory fails at once.
-        order = sorted((-len(ids), index) for index, ids in enumerate(encoded) for _ in range(n))
-        results: list[list[Completion]] = [[] for _ in prompts]
-        started = time.monotonic()
-        for begin in range(0, len(order), batch_size):
-            batch = [index for _, index in order[begin : begin + batch_size]]
-            for index, completion in zip(batch, self._batch([encoded[i] for i in batch], config), strict=True):
-                results[index].append(completion)
-            done = min(begin + batch_size, len(order))
-            left = (time.monotonic() - started) / done * (len(order) - done)
-            log.info("sampled %d of %d completions, about %.0f s left", done, len(order), left)
-        return results
 
-    def _batch(self, encoded: list[list[int]], config: GenerationConfig) -> Iterator[Completion]:
-        batch = self.tokenizer.pad({"input_ids": encoded}, return_tensors="pt").to(self.device)
-        with torch.inference_mode():
-            output = self.model.generate(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], generation_config=config
-            )
-        for tokens in output[:, batch["input_ids"].shape[1] :].tolist():
-            stopped = self.tokenizer.eos_token_id in tokens
-            kept = tokens[: tokens.index(self.tokenizer.eos_token_id)] if stopped else tokens
-            text = self.tokenizer.decode(kept, skip_special_tokens=True)
-            yield Completion(text, len(kept) + stopped, "stop" if stopped else "length")
+def module(backend: str) -> str:
+    """The module of a backend. It is imported by this name, so that an edit to one backend concerns its own jobs only."""
+    return f"prefdelta.backend_{backend}"
+
+
+def complete(
+    requests: list[Request],
+    *,
+    backend: str,
+    settings: dict[str, Any],
+    checkpoint: Path | None,
+    seed: int,
+    threads: int,
+    log_file: str,
+) -> list[list[Completion]]:
+    """The completions of each request, in the order of ``requests``, from one load of the model.
+
+    ``settings``: what the configuration says of this generator or model, besides sampling. ``checkpoint``: a folder in
+    transformers' format, for backends that run one. Raises GenerateError.
+    """
+    call: Backend = importlib.import_module(module(backend)).complete
+    return call(requests, settings=settings, checkpoint=checkpoint, seed=seed, threads=threads, log_file=log_file)
+
+
+def completion(
+    text: str,
+    n_tokens: int,
+    finish_reason: Literal["stop", "length"],
+    think: tuple[str, str],
+) -> Completion:
+    """A completion from a raw ``text``, its reasoning told from its response by the marks ``think`` = (open, close).
+
+    The response is what follows the last close mark. A text without one is all reasoning where it was cut off ('length'), and all
+    response else. With an empty open mark the close mark is part of the text (the micro-world's final statement). Otherwise the
+    parts are written in one way for all models, ``<think>\\n...\\n</think>\\n\\n...``, since a policy could not read another
+    model's special tokens. With an empty close mark nothing is reasoning.
+    """
+    opening, closing = think
+    if not closing:
+        return Completion(text, "", text, n_tokens, finish_reason)
+    before, found, after = text.rpartition(closing)
+    if not found:
+        before, after = (text, "") if finish_reason == "length" and opening else ("", text)
+    if not opening:
+        return Completion(text, before, after, n_tokens, finish_reason)
+    return from_parts(before.strip().removeprefix(opening).strip(), after.strip(), n_tokens, finish_reason)
+
+
+def from_parts(reasoning: str, response: str, n_tokens: int, finish_reason: Literal["stop", "length"]) -> Completion:
+    """A completion whose reasoning and response came apart already (an API's ``reasoning_content``)."""
+    if not reasoning:
+        return Completion(response, "", response, n_tokens, finish_reason)
+    thought = f"<think>\n{reasoning}\n"
+    if not response and finish_reason == "length":
+        return Completion(thought, reasoning, "", n_tokens, finish_reason)
+    return Completion(f"{thought}</think>\n\n{response}", reasoning, response, n_tokens, finish_reason)

@@ -5,7 +5,17 @@ from itertools import product
 from typing import Any
 
 from prefdelta import paths
-from prefdelta.config import ConfigError, Experiment, Study
+from prefdelta.config import (
+    CheckpointGenerator,
+    ConfigError,
+    DatasetGenerator,
+    Experiment,
+    HubModel,
+    OpenAIGenerator,
+    Study,
+    UrlEndpoint,
+    VllmEndpoint,
+)
 from prefdelta.selection import SelectionError, draw_for_seed
 
 
@@ -147,3 +157,76 @@ def base_evals(study: Study, wildcards: Any) -> list[str]:
     """The evaluation of every untuned policy of an experiment."""
     policies = dict.fromkeys(arm.policy for arm in arms(study, wildcards.experiment))
     return [paths.EVAL_BASE.format(study=study.study, model=policy) for policy in policies]
+
+
+def evaluated_models(study: Study) -> list[str]:
+    """Models whose capability is tabulated: policies, and of the micro-world all. Others cost too much to be asked in passing."""
+    return [name for name, model in study.models.items() if name in study.policies or not isinstance(model, HubModel)]
+
+
+def generator_model(study: Study, generator: str) -> str | None:
+    """The model whose checkpoint a generator's job reads; None where it needs none."""
+    match study.generators[generator]:
+        case CheckpointGenerator(model=name) | DatasetGenerator(tokenizer=name):
+            return name
+        case OpenAIGenerator(endpoint=VllmEndpoint(model=name)):
+            return name
+    return None
+
+
+def judge_model(study: Study, judge: str) -> str | None:
+    """The model whose checkpoint a judge's job serves; None where the endpoint is there already."""
+    endpoint = study.judges[judge].endpoint
+    return endpoint.model if isinstance(endpoint, VllmEndpoint) else None
+
+
+def base_files(study: Study, *models: str | None) -> list[str]:
+    """The manifests of ``models``, those that are None left out."""
+    return [paths.BASE.format(study=study.study, model=model) for model in models if model]
+
+
+def backend(study: Study, generator: str) -> str:
+    """The backend that a generator's job runs."""
+    return study.generators[generator].backend or study.backend
+
+
+def endpoint(study: Study, generator: str) -> UrlEndpoint | VllmEndpoint | None:
+    """The endpoint that a generator's job asks; None where it asks none."""
+    kind = study.generators[generator]
+    return kind.endpoint if isinstance(kind, OpenAIGenerator) else None
+
+
+def job_size(study: Study, model: str | None, small: dict[str, int]) -> dict[str, int]:
+    """Resources of a job that runs ``model``: ``small`` for none and for those of the micro-world.
+
+    Memory and time are bounds for a scheduler, ours and generous; a profile's ``set-resources`` overrides them.
+    """
+    shape = study.models.get(model or "")
+    if not isinstance(shape, HubModel):
+        return {**small, "gpu": 0}
+    return {"mem_mb": 64_000 * max(1, shape.gpus), "runtime": 24 * 60, "gpu": shape.gpus}
+
+
+def running_model(study: Study, generator: str) -> str | None:
+    """The model that a generator's job runs; None where it only reads a data set or asks an endpoint."""
+    return None if isinstance(study.generators[generator], DatasetGenerator) else generator_model(study, generator)
+
+
+def evaluated_model(study: Study, wildcards: Any) -> str:
+    """The model that an evaluation is of: itself, or the policy of a cell."""
+    names = checked_names(study, wildcards)
+    return names.get("model") or names["policy"]
+
+
+def training_size(study: Study, method: str) -> dict[str, int]:
+    """Resources of a training job."""
+    gpus = study.methods[method].gpus
+    return {"mem_mb": 96_000 * gpus, "runtime": 24 * 60, "gpu": gpus} if gpus else {"mem_mb": 4000, "runtime": 240, "gpu": 0}
+
+
+def training_references(study: Study, wildcards: Any) -> dict[str, str]:
+    """The stored references of both sides, for methods that use them."""
+    names = checked_names(study, wildcards)
+    if study.methods[names["method"]].trainer != "dpo":
+        return {}
+    return {f"{side}_reference": paths.REFERENCE.format(**names, generator=names[side]) for side in ("chosen", "rejected")}

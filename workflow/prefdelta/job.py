@@ -9,14 +9,17 @@ from pathlib import Path
 
 import psutil
 
+from prefdelta.devices import claim
 from prefdelta.errors import PrefdeltaError
 
 log = logging.getLogger("prefdelta")
 
 
 @contextmanager
-def job(log_file: str) -> Iterator[None]:
+def job(log_file: str, gpus: int = 0) -> Iterator[None]:
     """Logs to ``log_file`` (which Snakemake shows where a job fails). A `PrefdeltaError` ends the process with its message.
+
+    Takes ``gpus`` free GPUs first.
 
     The last line says how long the process took to start and import, and how long it worked.
     """
@@ -27,8 +30,10 @@ def job(log_file: str) -> Iterator[None]:
     # Appending, since a server that the job starts writes to the same file.
     logging.basicConfig(filename=log_file, filemode="a", level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     logging.captureWarnings(True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for name in ("httpx", "httpx2"):  # a line for each request
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
+        claim(gpus)
         yield
     except PrefdeltaError as error:
         log.error("%s: %s", type(error).__name__, error)

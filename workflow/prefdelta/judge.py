@@ -1,43 +1,28 @@
 """The judge: rates every trace over an OpenAI-compatible API, several times, in five dimensions."""
 
-import asyncio
-import contextlib
 import logging
-import os
-import sys
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
-from prefdelta import rubric
-from prefdelta.endpoint import free_port, serving
+from prefdelta import batch as by_batch
+from prefdelta import client, rubric
+from prefdelta.client import Body, Choice
+from prefdelta.endpoint import EndpointError
 from prefdelta.errors import PrefdeltaError
+from prefdelta.store import Store
 from prefdelta.tables import Ratings, Traces, read_table, write_table
 
 log = logging.getLogger(__name__)
 
+_SECOND_TRY = 500  # what is added to the seed of a repeat
+
 
 class JudgeError(PrefdeltaError):
     """The judge's endpoint can't be used; the message names it."""
-
-
-@contextlib.contextmanager
-def _reachable(endpoint: dict[str, Any], log_file: Path | str) -> Iterator[tuple[str, str]]:
-    """Base URL and key of ``endpoint``; the micro-world's own server runs for as long as the block."""
-    if endpoint["kind"] == "url":
-        if endpoint["api_key_env"] not in os.environ:
-            raise JudgeError(f"the judge at {endpoint['base_url']} needs its key in ${endpoint['api_key_env']}")
-        yield endpoint["base_url"], os.environ[endpoint["api_key_env"]]
-        return
-    port = free_port()
-    flags = ["--noise", str(endpoint["noise"]), "--unparsable", str(endpoint["unparsable"])]
-    command = [sys.executable, "-m", "prefdelta.microworld.server", "--port", str(port), *flags]
-    with serving(command, f"http://127.0.0.1:{port}/health", log_file):
-        yield f"http://127.0.0.1:{port}/v1", "none"
 
 
 def rate_traces(
@@ -45,78 +30,97 @@ def rate_traces(
     output: Path | str,
     log_file: Path | str,
     *,
+    checkpoint: Path | None,
     judge: str,
     model: str,
-    endpoint: dict[str, Any],
+    endpoint: Mapping[str, Any],
     repeats: int,
     choices_per_request: int,
+    separate_dimensions: bool,
+    reasoning_effort: str | None,
     temperature: float,
     max_tokens: int,
+    batch: bool,
     concurrency: int,
     retries: int,
     timeout: float,
     seed: int,
+    threads: int,
 ) -> None:
-    """Writes the `Ratings` of all ``traces``: one row for each trace x dimension x repeat, null where unreadable.
+    """Writes the `Ratings` of all ``traces``: one row for each trace x dimension x repeat, null with a reason where unreadable.
 
-    Each request asks for ``choices_per_request`` of the ``repeats`` ratings and has a seed of its own. Connection errors,
-    timeouts, 429 and 5xx are retried ``retries`` times with the client's exponential backoff. Raises JudgeError where the
-    endpoint refuses a request or stays out of reach: ratings are never made up for a judge that is not there.
+    A request asks for ``choices_per_request`` of the ``repeats`` ratings, in all dimensions or (``separate_dimensions``) in one,
+    and has a seed of its own. ``checkpoint`` is the folder that an endpoint of kind ``vllm`` serves (see `client.connected`).
+    What the store knows is not asked again; with ``batch`` the rest goes through the provider's Batch API. An answer that can't
+    be read is asked for once more, with another seed and without a schema. Raises JudgeError where the endpoint refuses
+    requests, stays out of reach, or gives no readable rating at all: ratings are never made up.
     """
     asked = read_table(traces, Traces).select("trace_id", "prompt", "text")
-    columns: dict[str, list[Any]] = {name: [] for name in ("trace_id", "dimension", "repeat", "rating", "reason")}
+    # The same number of requests for each trace: (dimensions, first repeat).
+    groups = [(name,) for name in rubric.DIMENSIONS] if separate_dimensions else [rubric.DIMENSIONS]
+    kinds = [(dimensions, first) for dimensions in groups for first in range(0, repeats, choices_per_request)]
+    found: dict[tuple[str, str, int], tuple[int | None, str | None]] = {}  # trace, dimension, repeat -> rating, reason
+    again: list[tuple[int, tuple[str, ...], int]] = []  # trace's row, dimensions, repeat
 
-    async def rate_all(base_url: str, key: str) -> None:
-        async with AsyncOpenAI(base_url=base_url, api_key=key, max_retries=retries, timeout=timeout) as client:
-            pending = _requests(asked, repeats // choices_per_request)
-            progress = {"done": 0, "started": time.monotonic()}
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(concurrency):
-                        group.create_task(rate_some(client, pending, progress))
-            except* (APIConnectionError, APIStatusError) as errors:
-                error = errors.exceptions[0]
-                raise JudgeError(f"the judge {judge} at {base_url} failed after {retries} retries: {error}") from None
+    def request(row: int, dimensions: tuple[str, ...], repeat: int) -> Body:
+        _, problem, trace = asked.row(row)
+        # Servers draw the choices of one request from successive seeds (vLLM does), so each repeat has its own.
+        drawn = client.request_seed(seed, dimensions, problem, trace) + repeat
+        body: Body = {"model": model, "messages": rubric.messages(problem, trace, dimensions)}
+        body |= {"temperature": temperature, "max_tokens": max_tokens, "seed": drawn}
+        return {**body, "reasoning_effort": reasoning_effort} if reasoning_effort else body
 
-    async def rate_some(client: AsyncOpenAI, pending: AsyncIterator[tuple[str, str, str, int]], progress: Any) -> None:
-        async for trace_id, problem, trace, request in pending:
-            response = await client.chat.completions.create(  # type: ignore[call-overload]
-                model=model,
-                messages=rubric.messages(problem, trace),
-                response_format=rubric.RESPONSE_FORMAT,
-                n=choices_per_request,
-                temperature=temperature,
-                max_tokens=max_tokens,
-                seed=seed * 1000 + request,
-            )
-            contents = [choice.message.content for choice in response.choices]
-            # A server that does not know `n` gives fewer choices: what was not answered is missing, like what can't be read.
-            contents += [None] * (choices_per_request - len(contents))
-            for choice, content in enumerate(contents):
-                ratings, reason = rubric.parse(content)
-                for dimension, rating in ratings.items():
-                    columns["trace_id"].append(trace_id)
-                    columns["dimension"].append(dimension)
-                    columns["repeat"].append(request * choices_per_request + choice)
-                    columns["rating"].append(rating)
-                    columns["reason"].append(reason if rating is None else None)
-            progress["done"] += 1
-            if progress["done"] % 1000 == 0:
-                left = (time.monotonic() - progress["started"]) * (n_requests / progress["done"] - 1)
-                log.info("judged %d of %d requests, about %.0f s left", progress["done"], n_requests, left)
+    def first_try(number: int) -> Body:
+        row, kind = divmod(number, len(kinds))
+        dimensions, first = kinds[kind]
+        structured = {"n": choices_per_request, "response_format": rubric.response_format(dimensions)}
+        return {**request(row, dimensions, first), **structured}
 
-    n_requests = len(asked) * (repeats // choices_per_request)
-    with _reachable(endpoint, log_file) as (base_url, key):
-        asyncio.run(rate_all(base_url, key))
-    types = {"rating": pl.Int64, "reason": pl.String, "repeat": pl.Int64}
-    ratings = pl.DataFrame(columns, schema_overrides=types).with_columns(judge=pl.lit(judge))
+    def second_try(number: int) -> Body:
+        row, dimensions, repeat = again[number]
+        return request(row, dimensions, _SECOND_TRY + repeat)
+
+    def read(row: int, dimensions: tuple[str, ...], repeat: int, choice: Choice) -> bool:
+        """Takes the ratings that are not there yet. Returns whether some are missing that another try may bring."""
+        ratings, reason = rubric.parse(choice.content, dimensions)
+        if reason and choice.finish_reason == "length":
+            reason = "cut off at max_tokens"
+        for dimension, rating in ratings.items():
+            key = (asked["trace_id"][row], dimension, repeat)
+            if found.get(key, (None, None))[0] is None:
+                found[key] = (None if choice.declined else rating, choice.declined or (reason if rating is None else None))
+        return reason is not None and not choice.declined
+
+    def first_answer(number: int, choices: list[Choice]) -> None:
+        row, kind = divmod(number, len(kinds))
+        dimensions, first = kinds[kind]
+        for place, choice in enumerate(choices[:choices_per_request]):
+            if read(row, dimensions, first + place, choice):
+                again.append((row, dimensions, first + place))
+
+    def second_answer(number: int, choices: list[Choice]) -> None:
+        row, dimensions, repeat = again[number]
+        read(row, dimensions, repeat, choices[0])
+
+    connected = client.connected(endpoint, model=model, checkpoint=checkpoint, threads=threads, log_file=log_file)
+    try:
+        with connected as connection:
+            store = Store(connection.identity)
+            ask = partial(by_batch.ask if batch else partial(client.ask, concurrency=concurrency), connection)
+            ask(len(asked) * len(kinds), first_try, first_answer, store=store, retries=retries, timeout=timeout)
+            if again:
+                log.info("%d answers could not be read and are asked for once more", len(again))
+                again.sort()  # not in the order in which answers came
+                ask(len(again), second_try, second_answer, store=store, retries=retries, timeout=timeout)
+    except EndpointError as error:
+        raise JudgeError(f"the judge {judge}: {error}") from None
+    rows = [(*key, rating, reason) for key, (rating, reason) in found.items()]
+    names = {"trace_id": pl.String, "dimension": pl.String, "repeat": pl.Int64, "rating": pl.Int64, "reason": pl.String}
+    ratings = pl.DataFrame(rows, schema=names, orient="row").with_columns(judge=pl.lit(judge))
     missing = ratings["rating"].null_count()
     log.info("%d ratings, %d of them missing", len(ratings), missing)
+    if 0 < len(ratings) == missing:
+        reasons = ", ".join(ratings["reason"].value_counts(sort=True)["reason"])
+        raise JudgeError(f"the judge {judge}: none of {missing} ratings could be read ({reasons}): see {log_file}")
     order = ratings.sort("trace_id", "repeat", "dimension").select(list(Ratings.to_schema().columns))
     write_table(order, Ratings, output)
-
-
-async def _requests(asked: pl.DataFrame, n_requests: int) -> AsyncIterator[tuple[str, str, str, int]]:
-    for trace_id, problem, trace in asked.iter_rows():
-        for request in range(n_requests):
-            yield trace_id, problem, trace, request

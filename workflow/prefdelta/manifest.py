@@ -9,6 +9,7 @@ from typing import Any
 from prefdelta.atomic import write_text
 from prefdelta.errors import PrefdeltaError
 
+HASHED_BYTES = 256 * 2**20
 PACKAGES = ("torch", "transformers", "trl", "peft", "tokenizers", "numpy")
 
 
@@ -29,20 +30,34 @@ def write_manifest(path: Path | str, content: dict[str, Any]) -> None:
         for file in sorted(path.parent.rglob("*"))
         if file.is_file() and file != path and not file.name.startswith(".")
     }
+    sizes = {name: (path.parent / name).stat().st_size for name in files}
     versions = {package: version(package) for package in PACKAGES}
-    write_text(json.dumps({**content, "versions": versions, "files": files}, indent=1, sort_keys=True), path)
+    content = {**content, "versions": versions, "files": files, "bytes": sizes}
+    write_text(json.dumps(content, indent=1, sort_keys=True), path)
 
 
 def read_manifest(path: Path | str) -> dict[str, Any]:
-    """The manifest at ``path``, after every file that it names was checked. Raises ManifestError where one differs."""
-    path = Path(path)
+    """The manifest at ``path``, for those who need what it says and not the files beside it. Raises ManifestError."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ManifestError(f"{path} is not JSON ({error}). Delete it and run again.") from None
+    return content
+
+
+def checked_folder(path: Path | str) -> Path:
+    """The checkpoint folder of the manifest at ``path``, after every file that it names was checked.
+
+    Files of more than `HASHED_BYTES` are compared in size only: an 8B model is read in many jobs. Raises ManifestError where one
+    differs.
+    """
+    path = Path(path)
+    content = read_manifest(path)
     for name, expected in content["files"].items():
         file = path.parent / name
-        if not file.exists() or _sha256(file) != expected:
+        size = content["bytes"][name]
+        same = file.exists() and file.stat().st_size == size and (size > HASHED_BYTES or _sha256(file) == expected)
+        if not same:
             state = "has changed since it was written" if file.exists() else "is missing"
             raise ManifestError(f"{file} {state}, so the checkpoint can't be trusted. Delete {path} and run again.")
-    return content
+    return path.parent

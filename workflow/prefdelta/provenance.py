@@ -35,13 +35,13 @@ def _module(path: Path) -> tuple[str, tuple[Path, ...]]:
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12], tuple(sorted(imported))
 
 
-def code_digest(script: Path | str) -> str:
-    """Canonical JSON {file: digest} of ``script`` and all modules of the package in its import closure.
+def code_digest(*files: Path | str) -> str:
+    """Canonical JSON {file: digest} of ``files`` and all modules of the package in their import closure.
 
-    It is taken from syntax trees, so comments, docstrings and formatting do not count.
+    Several are given where a script starts modules by name. The digests are taken from syntax trees, so comments, docstrings and
+    formatting do not count.
     """
-    script = Path(script).resolve()
-    pending, digests = [script], {}
+    pending, digests = [Path(file).resolve() for file in files], {}
     while pending:
         path = pending.pop()
         name = str(path.relative_to(PACKAGE)) if path.is_relative_to(PACKAGE) else path.name

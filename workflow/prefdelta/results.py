@@ -1,5 +1,6 @@
 """Result tables: accuracy of every arm and its paired differences, from item-level predictions."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,43 @@ from prefdelta.tables import (
 BASE = "base"  # in the column `versus`: the untuned policy
 
 
-def item_scores(predictions: Path | str) -> dict[tuple[str, str], pl.DataFrame]:
-    """(suite, decoding) -> columns item_id and score, the item's mean accuracy (points) over samples, sorted by item_id."""
+@dataclass(frozen=True)
+class Scores:
+    """Item scores (points) of a suite, or of one of its tasks (``task`` is not None), in a fixed order of items.
+
+    In a suite's scores the items of each task are weighted so that their plain mean is the mean over tasks: AIME's 30 problems
+    count as much as GSM8K's 1,319. ``sizes`` are the numbers of items by task.
+    """
+
+    suite: str
+    task: str | None
+    decoding: str
+    item_ids: tuple[str, ...]
+    sizes: tuple[int, ...]
+    values: Array
+
+    @property
+    def key(self) -> tuple[str, str | None, str]:
+        return self.suite, self.task, self.decoding
+
+
+def item_scores(predictions: Path | str) -> list[Scores]:
+    """The scores of every suite, and of each task of those that have several; an item's is its mean over samples."""
     frame = read_table(predictions, Predictions)
-    means = frame.group_by("suite", "decoding", "item_id").agg(score=100 * pl.col("correct").mean()).sort("item_id")
-    return {
-        (str(suite), str(decoding)): part
-        for (suite, decoding), part in means.partition_by("suite", "decoding", as_dict=True).items()
-    }
+    keys = ["suite", "decoding", "task", "item_id"]
+    means = frame.group_by(keys).agg(score=100 * pl.col("correct").mean()).sort(keys)
+    found = []
+    for (suite, decoding), part in means.partition_by("suite", "decoding", as_dict=True, maintain_order=True).items():
+        by_task = part.partition_by("task", maintain_order=True)
+        sizes = tuple(len(rows) for rows in by_task)
+        weighted = [rows["score"].to_numpy() * (len(part) / len(sizes) / len(rows)) for rows in by_task]
+        found.append(Scores(str(suite), None, str(decoding), tuple(part["item_id"]), sizes, np.concatenate(weighted)))
+        if len(by_task) > 1:
+            found += [
+                Scores(str(suite), rows["task"][0], str(decoding), tuple(rows["item_id"]), (len(rows),), rows["score"].to_numpy())
+                for rows in by_task
+            ]
+    return found
 
 
 def _accuracy_deltas(generator_deltas: Path | str) -> dict[tuple[str, str], float]:
@@ -40,12 +70,12 @@ def _accuracy_deltas(generator_deltas: Path | str) -> dict[tuple[str, str], floa
     return {(row["chosen"], row["rejected"]): row["estimate"] for row in deltas.iter_rows(named=True)}
 
 
-def _stack(evals: list[dict[tuple[str, str], pl.DataFrame]], key: tuple[str, str]) -> Array:
-    ids = evals[0][key]["item_id"]
+def _stack(evals: list[list[Scores]], place: int) -> Array:
+    first = evals[0][place]
     for other in evals:
-        if not other[key]["item_id"].equals(ids):
-            raise ValueError(f"evaluations of {key} hold different items: evaluate them again")
-    return np.stack([scores[key]["score"].to_numpy() for scores in evals])
+        if other[place].item_ids != first.item_ids:
+            raise ValueError(f"evaluations of {first.key} hold different items: evaluate them again")
+    return np.stack([scores[place].values for scores in evals])
 
 
 def tabulate_experiment(
@@ -53,8 +83,8 @@ def tabulate_experiment(
 ) -> None:
     """Writes the `Results` of an experiment (CSV, .md, .tex) from its evaluations, manifests and base evaluations.
 
-    ``content`` is `grid.experiment_content`. Rows: each arm x suite x decoding x (accuracy, difference to the base policy,
-    difference to each control).
+    ``content`` is `grid.experiment_content`. Rows: each arm x suite (and task) x decoding x (accuracy, difference to the base
+    policy, difference to each control).
     """
     by_sides = _accuracy_deltas(generator_deltas)
     bases = {
@@ -63,8 +93,8 @@ def tabulate_experiment(
     }
     scores = {arm["arm"]: [item_scores(paths.EVAL.format(**cell)) for cell in arm["cells"]] for arm in content["arms"]}
     manifests = {arm["arm"]: [read_manifest(paths.CHECKPOINT.format(**cell)) for cell in arm["cells"]] for arm in content["arms"]}
-    keys = sorted(next(iter(bases.values())))
-    weights = {key: item_weights(len(next(iter(bases.values()))[key]), n_resamples, seed) for key in keys}
+    shapes = next(iter(bases.values()))
+    weights = [item_weights(shape.sizes, n_resamples, seed) for shape in shapes]
     rows = []
     for arm in content["arms"]:
         made = manifests[arm["arm"]]
@@ -76,17 +106,19 @@ def tabulate_experiment(
             "n_seeds": len(made),
             "n_pairs": made[0]["n_pairs"],
             "n_steps": made[0]["n_steps"],
+            "n_chosen_truncated": made[0]["n_truncated"]["chosen"],
+            "n_rejected_truncated": made[0]["n_truncated"]["rejected"],
             "generator_delta": by_sides[arm["chosen"], arm["rejected"]],
             "mean_delta": float(np.mean([manifest["mean_delta"] for manifest in made])),
         }
-        for key in keys:
-            own = _stack(scores[arm["arm"]], key)
-            others = {None: None, BASE: _stack([bases[arm["policy"]]], key)}
-            others |= {control: _stack(scores[control], key) for control in arm["versus"]}
+        for place, shape in enumerate(shapes):
+            own = _stack(scores[arm["arm"]], place)
+            others = {None: None, BASE: _stack([bases[arm["policy"]]], place)}
+            others |= {control: _stack(scores[control], place) for control in arm["versus"]}
             for versus, other in others.items():
-                interval = nested_interval(own, other, weights[key], seed)
-                place = {"suite": key[0], "decoding": key[1], "versus": versus, "n_items": own.shape[1]}
-                rows.append(common | place | clipped(interval, 0 if versus is None else -100))
+                interval = nested_interval(own, other, weights[place], seed, shape.sizes)
+                where = {"suite": shape.suite, "task": shape.task, "decoding": shape.decoding, "n_items": own.shape[1]}
+                rows.append(common | where | {"versus": versus} | clipped(interval, 0 if versus is None else -100))
     write_result_table(rows_to_table(rows, Results), Results, output)
 
 

@@ -6,10 +6,38 @@ in it changes.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
-from prefdelta.config import Study
-from prefdelta.grid import arms, experiment_content
+from prefdelta.config import (
+    BenchmarkSource,
+    CheckpointGenerator,
+    DatasetGenerator,
+    Decoding,
+    HubModel,
+    MicroworldEndpoint,
+    MicroworldModel,
+    OpenAIGenerator,
+    PartialSampling,
+    Source,
+    Study,
+    UrlEndpoint,
+    VllmEndpoint,
+)
+from prefdelta.generate import Sampling
+from prefdelta.grid import arms, backend, evaluated_models, experiment_content
+
+NOT_STATED = "not stated"
+MICROWORLD_SETTINGS: dict[str, Any] = {
+    "dtype": "float32",
+    "gpus": 0,
+    "max_model_len": 256,
+    "gpu_memory_utilization": 0.9,
+    "engine": {},
+    "system": None,
+    "chat_template_kwargs": {},
+    "think": ("", ";"),  # the last statement is the answer
+}
 
 
 def canonical(content: dict[str, Any]) -> str:
@@ -23,29 +51,99 @@ def derived_seed(study: Study, *names: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) % 2**31
 
 
-def prompts_spec(study: Study, split: str) -> str:
-    tasks = study.prompts if split == "train" else study.suites[split]
-    return canonical({"split": split, "tasks": tasks, "operations": study.operations, "seed": study.seed})
+def _tasks(tasks: Mapping[str, int | Source]) -> dict[str, Any]:
+    return {name: source if isinstance(source, int) else source.model_dump(mode="json") for name, source in tasks.items()}
+
+
+def items_spec(study: Study, suite: str) -> str:
+    tasks = _tasks(study.suites[suite])
+    return canonical({"split": suite, "tasks": tasks, "operations": study.operations, "seed": study.seed})
+
+
+def prompts_spec(study: Study) -> str:
+    tasks = _tasks(study.prompts)
+    ngram = study.decontamination_ngram
+    return canonical({"tasks": tasks, "operations": study.operations, "seed": study.seed, "ngram": ngram})
 
 
 def pretrain_spec(study: Study, name: str) -> str:
-    model = study.models[name].model_dump()
-    authors = [(weight, study.authors[author]) for author, weight in model.pop("authors").items()]
-    return canonical({**model, "authors": authors, "operations": study.operations})
+    model = study.models[name]
+    assert isinstance(model, MicroworldModel)
+    content = model.model_dump()
+    authors = [(weight, study.authors[author]) for author, weight in content.pop("authors").items()]
+    return canonical({**content, "authors": authors, "operations": study.operations})
+
+
+def fetch_spec(study: Study, name: str) -> str:
+    model = study.models[name]
+    assert isinstance(model, HubModel)
+    return canonical({"repo": model.repo, "revision": model.revision, "family": model.family})
+
+
+def _model_settings(study: Study, name: str) -> dict[str, Any]:
+    """What a job must know of a checkpoint, besides its folder."""
+    model = study.models[name]
+    return model.model_dump(include=set(MICROWORLD_SETTINGS)) if isinstance(model, HubModel) else MICROWORLD_SETTINGS
+
+
+def _settings(study: Study, name: str, decoding: Decoding) -> dict[str, Any]:
+    return {**_model_settings(study, name), "batch_size": decoding.batch_size}
+
+
+def _chat(study: Study, name: str) -> dict[str, Any]:
+    settings = _model_settings(study, name)
+    return {"system": settings["system"], "chat_template_kwargs": settings["chat_template_kwargs"]}
+
+
+def _sampling(decoding: Decoding, *overrides: PartialSampling) -> dict[str, Any]:
+    sampling = decoding.model_dump(include=set(Sampling.model_fields))
+    for override in overrides:
+        sampling |= override.model_dump(exclude_none=True)
+    return sampling
+
+
+def _model_sampling(study: Study, name: str) -> PartialSampling:
+    model = study.models[name]
+    return model.sampling if isinstance(model, HubModel) else PartialSampling()
+
+
+def _endpoint(study: Study, endpoint: MicroworldEndpoint | UrlEndpoint | VllmEndpoint) -> dict[str, Any]:
+    content = endpoint.model_dump()
+    if isinstance(endpoint, VllmEndpoint):
+        settings = _model_settings(study, endpoint.model)
+        content |= {key: settings[key] for key in ("gpus", "dtype", "max_model_len")}
+    return content
 
 
 def traces_spec(study: Study, name: str) -> str:
     generator = study.generators[name]
-    seed = derived_seed(study, "traces", generator.model, generator.seed)
-    return canonical({**study.sampling.model_dump(), "generator": name, "seed": seed})
+    match generator:
+        case CheckpointGenerator():
+            settings = _settings(study, generator.model, study.sampling)
+            sampling = _sampling(study.sampling, _model_sampling(study, generator.model), generator.sampling)
+            seed = derived_seed(study, "traces", generator.model, generator.seed)
+        case OpenAIGenerator():
+            settings = generator.model_dump(exclude={"backend", "sampling", "seed"})
+            settings["endpoint"] = _endpoint(study, generator.endpoint)
+            sampling = _sampling(study.sampling, generator.sampling)
+            seed = derived_seed(study, "traces", generator.model, generator.seed)
+        case DatasetGenerator():
+            settings = generator.model_dump(mode="json", exclude={"backend", "tokenizer", "n"})
+            sampling, seed = _sampling(study.sampling), 0
+    content = {"generator": name, "backend": backend(study, name), "settings": settings, "sampling": sampling, "seed": seed}
+    return canonical(content)
 
 
 def ratings_spec(study: Study, name: str) -> str:
-    return canonical({**study.judges[name].model_dump(), "judge": name})
+    judge = study.judges[name]
+    return canonical({**judge.model_dump(), "endpoint": _endpoint(study, judge.endpoint), "judge": name})
 
 
-def reference_spec(study: Study) -> str:
-    return canonical({"batch_size": study.sampling.batch_size})
+def reference_spec(study: Study, policy: str) -> str:
+    lengths = sorted({recipe.max_length for recipe in study.methods.values() if recipe.trainer == "dpo"})
+    settings = _settings(study, policy, study.sampling)
+    content = {"batch_size": settings["batch_size"], "dtype": settings["dtype"], "max_lengths": lengths}
+    return canonical({**content, "chat": _chat(study, policy)})
 
 
 def pairs_spec(study: Study, judge: str, selection: str) -> str:
@@ -56,11 +154,84 @@ def training_spec(study: Study, cell: dict[str, str]) -> str:
     recipe = study.methods[cell["method"]]
     n_steps = recipe.n_steps(study.n_full_pairs)
     seed = derived_seed(study, "training", cell["seed"])
-    return canonical({"recipe": recipe.model_dump(), "n_steps": n_steps, "cell": cell, "seed": seed})
+    content = {"recipe": recipe.model_dump(), "n_steps": n_steps, "cell": cell, "seed": seed}
+    return canonical({**content, "chat": _chat(study, cell["policy"])})
 
 
-def evaluation_spec(study: Study) -> str:
-    return canonical(study.evaluation.model_dump())
+def evaluation_spec(study: Study, model: str) -> str:
+    evaluation = study.evaluation
+    by_task = {
+        task: source.samples
+        for suite in study.suites.values()
+        for task, source in suite.items()
+        if isinstance(source, BenchmarkSource) and source.samples
+    }
+    content = {"backend": study.backend, "settings": _settings(study, model, evaluation), "sampling": _sampling(evaluation)}
+    return canonical({**content, "samples_by_task": by_task, "greedy": evaluation.greedy, "seed": evaluation.seed})
+
+
+def _model_origin(study: Study, name: str, **settings: Any) -> dict[str, Any]:
+    model = study.models[name]
+    if isinstance(model, MicroworldModel):
+        return {
+            "source": None,
+            "revision": None,
+            "license": NOT_STATED,
+            "settings": {"pretraining": model.model_dump(), **settings},
+        }
+    # Not how a job runs it (GPUs, engine), which is nobody else's affair.
+    settings |= model.model_dump(include={"dtype", "max_model_len", "system", "chat_template_kwargs", "think"}, exclude_none=True)
+    return {"source": model.repo, "revision": model.revision, "license": model.license, "settings": settings}
+
+
+def _source_origin(study: Study, source: int | Source) -> dict[str, Any]:
+    if isinstance(source, int):
+        settings: dict[str, Any] = {"n": source, "operations": study.operations}
+        return {"source": None, "revision": None, "license": NOT_STATED, "settings": settings}
+    settings = source.model_dump(mode="json", exclude={"repo", "revision", "license"}, exclude_none=True)
+    return {"source": source.repo, "revision": source.revision, "license": source.license, "settings": settings}
+
+
+def _generator_origin(study: Study, name: str) -> dict[str, Any]:
+    match study.generators[name]:
+        case CheckpointGenerator() as generator:
+            sampling = _sampling(study.sampling, _model_sampling(study, generator.model), generator.sampling)
+            return _model_origin(study, generator.model, sampling=sampling, seed=generator.seed)
+        case DatasetGenerator() as generator:
+            return _source_origin(study, generator)
+        case OpenAIGenerator() as generator:
+            sampling = _sampling(study.sampling, generator.sampling)
+            settings = {"sampling": sampling, **generator.model_dump(include={"system", "extra_body", "think", "seed"})}
+            if isinstance(generator.endpoint, VllmEndpoint):
+                return _model_origin(study, generator.endpoint.model, **settings)
+            return {"source": generator.model, "revision": None, "license": NOT_STATED, "settings": settings}
+
+
+def _judge_origin(study: Study, name: str) -> dict[str, Any]:
+    judge = study.judges[name]
+    kept = {"model", "repeats", "separate_dimensions", "reasoning_effort", "temperature", "max_tokens", "seed"}
+    settings = judge.model_dump(include=kept, exclude_none=True)
+    match judge.endpoint:
+        case VllmEndpoint(model=served):
+            return _model_origin(study, served, **settings)
+        case UrlEndpoint():
+            return {"source": judge.model, "revision": None, "license": NOT_STATED, "settings": settings}
+        case MicroworldEndpoint(noise=noise, unparsable=unparsable):
+            settings |= {"noise": noise, "unparsable": unparsable}
+            return {"source": None, "revision": None, "license": NOT_STATED, "settings": settings}
+
+
+def export_spec(study: Study, cell: dict[str, str]) -> str:
+    """What the cards of an exported cell say besides what its files hold, and where it is uploaded."""
+    content = {
+        "cell": cell,
+        "prompts": {task: _source_origin(study, source) for task, source in study.prompts.items()},
+        "generators": {cell[side]: _generator_origin(study, cell[side]) for side in ("chosen", "rejected")},
+        "judge": _judge_origin(study, cell["judge"]),
+        "policy": _model_origin(study, cell["policy"]),
+        **study.export.model_dump(),
+    }
+    return canonical({**content, "n_resamples": study.bootstrap, "seed": study.seed})
 
 
 def _statistics(study: Study) -> dict[str, Any]:
@@ -77,11 +248,7 @@ def experiment_spec(study: Study, name: str) -> str:
 
 
 def capability_spec(study: Study) -> str:
-    shapes = [
-        {"model": name, "family": model.family, "hidden_size": model.hidden_size, "layers": model.layers}
-        for name, model in study.models.items()
-    ]
-    return canonical({**_statistics(study), "models": shapes})
+    return canonical({**_statistics(study), "models": evaluated_models(study)})
 
 
 def generator_deltas_spec(study: Study) -> str:

@@ -32,8 +32,27 @@ class Prompts(Table):
     answer: str
 
 
+class Dropped(Table):
+    """One row for each training prompt that was left out, and why.
+
+    ``item_id`` names the evaluation item that it is too like, ``overlap`` the runs of words that they share.
+    """
+
+    prompt_id: str
+    task: str
+    prompt: str
+    reason: str
+    detail: str = pa.Field(nullable=True)
+    item_id: str = pa.Field(nullable=True)
+    item_task: str = pa.Field(nullable=True)
+    overlap: int = pa.Field(nullable=True, ge=0)
+
+
 class Traces(Table):
-    """One row for each completion by a generator. Key: trace_id. ``answer`` is null where none could be extracted."""
+    """One row for each completion by a generator. Key: trace_id.
+
+    ``text`` is the whole completion, ``reasoning`` and ``response`` its parts; ``answer`` is null where none could be extracted.
+    """
 
     trace_id: str = pa.Field(unique=True)
     prompt_id: str
@@ -42,6 +61,7 @@ class Traces(Table):
     prompt: str
     text: str
     reasoning: str
+    response: str
     answer: str = pa.Field(nullable=True)
     correct: bool
     n_tokens: int = pa.Field(ge=0)
@@ -67,12 +87,19 @@ class Ratings(Table):
 
 
 class References(Table):
-    """One row for each trace: log-probability (nats, summed over completion tokens) under the untrained policy."""
+    """Log-probability (nats, summed over completion tokens) under the untrained policy. Key: trace_id, max_length.
 
-    trace_id: str = pa.Field(unique=True)
+    ``n_prompt_tokens`` and ``n_tokens`` are the lengths before prompt and completion together are cut to ``max_length`` tokens.
+    """
+
+    trace_id: str
+    max_length: int = pa.Field(gt=0)
     logp: float = pa.Field(le=0)
     n_prompt_tokens: int = pa.Field(gt=0)
     n_tokens: int = pa.Field(gt=0)
+
+    class Config:
+        unique = ["trace_id", "max_length"]
 
 
 class Predictions(Table):
@@ -141,6 +168,7 @@ class Pairs(Table):
 class Results(Table):
     """A result table: ``estimate`` is accuracy, or the paired difference to ``versus`` (both in points, 0 to 100).
 
+    Where ``task`` is null, it is the mean over the suite's tasks.
     In ``delta_profile`` tables ``estimate`` is a mean sample-level delta (levels, -4 to 4) of ``dimension``.
     """
 
@@ -153,6 +181,7 @@ class Results(Table):
     rejected: str
     selection: str
     suite: str = pa.Field(nullable=True)
+    task: str = pa.Field(nullable=True)
     decoding: str = pa.Field(nullable=True)
     dimension: str = pa.Field(nullable=True)
     estimate: float
@@ -163,6 +192,8 @@ class Results(Table):
     n_seeds: int = pa.Field(nullable=True, gt=0)
     n_pairs: int = pa.Field(gt=0)
     n_steps: int = pa.Field(nullable=True, gt=0)
+    n_chosen_truncated: int = pa.Field(nullable=True, ge=0)
+    n_rejected_truncated: int = pa.Field(nullable=True, ge=0)
     generator_delta: float = pa.Field(ge=-100, le=100)
     mean_delta: float = _delta()
 
@@ -183,6 +214,7 @@ class Capability(Table):
     layers: int
     parameters: int = pa.Field(gt=0)
     suite: str
+    task: str = pa.Field(nullable=True)
     decoding: str
     estimate: float = pa.Field(ge=0, le=100)
     ci_low: float
@@ -203,6 +235,15 @@ class GeneratorDeltas(Table):
     ci_low: float
     ci_high: float
     n_prompts: int = pa.Field(gt=0)
+
+
+class Decontamination(Table):
+    """Training prompts by what became of them: ``kept``, or the reason why they were left out."""
+
+    task: str
+    outcome: str
+    item_task: str = pa.Field(nullable=True)
+    n_prompts: int = pa.Field(ge=0)
 
 
 class Coverage(Table):

@@ -1,40 +1,57 @@
 """Traces: what a generator answers to the training prompts."""
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from prefdelta.generate import Sampler
-from prefdelta.manifest import read_manifest
-from prefdelta.microworld.problems import final_answer
+from prefdelta.errors import PrefdeltaError
+from prefdelta.generate import Request, Sampling, complete
+from prefdelta.manifest import checked_folder
+from prefdelta.scoring import scored
 from prefdelta.tables import Prompts, Traces, read_table, write_table
+
+log = logging.getLogger(__name__)
+
+
+class TracesError(PrefdeltaError):
+    """A generator has no traces at all."""
 
 
 def sample_traces(
     prompts: Path | str,
-    manifest: Path | str,
+    manifest: Path | str | None,
     output: Path | str,
+    log_file: str,
     *,
     generator: str,
-    samples: int,
-    temperature: float,
-    max_new_tokens: int,
-    batch_size: int,
+    backend: str,
+    settings: dict[str, Any],
+    sampling: dict[str, Any],
     seed: int,
     threads: int,
 ) -> None:
-    """Writes the `Traces` table of ``generator``: ``samples`` completions for every prompt by the checkpoint of ``manifest``."""
+    """Writes the `Traces` table of ``generator``: the completions of every prompt, scored by the prompt's task.
+
+    ``manifest`` is that of the checkpoint that ``backend`` needs. A prompt to which a data set or a provider gives fewer than the
+    samples asked for has fewer rows. Raises TracesError where there are none at all.
+    """
     problems = read_table(prompts, Prompts)
-    read_manifest(manifest)
-    sampler = Sampler(Path(manifest).parent, threads)
-    completions = sampler.sample(
-        problems["prompt"].to_list(),
-        n=samples,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
+    drawn = Sampling.model_validate(sampling)
+    requests = [Request(prompt_id, prompt, drawn) for prompt_id, prompt in problems.select("prompt_id", "prompt").iter_rows()]
+    completions = complete(
+        requests,
+        backend=backend,
+        settings=settings,
+        checkpoint=checked_folder(manifest) if manifest else None,
         seed=seed,
+        threads=threads,
+        log_file=log_file,
     )
+    missing = len(requests) * drawn.samples - sum(map(len, completions))
+    if missing:
+        log.warning("%d of %d samples are missing", missing, len(requests) * drawn.samples)
     rows = [
         {
             "trace_id": f"{problem['prompt_id']}:{generator}:{number}",
@@ -42,14 +59,13 @@ def sample_traces(
             "generator": generator,
             "sample": number,
             "prompt": problem["prompt"],
-            "text": completion.text,
-            "reasoning": completion.text.rpartition(";")[0],
-            "answer": (answer := final_answer(completion.text)),
-            "correct": answer == problem["answer"],
-            "n_tokens": completion.n_tokens,
-            "finish_reason": completion.finish_reason,
+            "reasoning": completion.reasoning,
+            "response": completion.response,
+            **score,
         }
-        for problem, several in zip(problems.iter_rows(named=True), completions, strict=True)
-        for number, completion in enumerate(several)
+        for (problem, number, completion), score in scored(problems, completions, threads)
     ]
-    write_table(pl.DataFrame(rows, schema_overrides={"answer": pl.String}), Traces, output)
+    if not rows:
+        raise TracesError(f"generator {generator} gave no trace to any of {len(problems)} prompts: see {log_file}")
+    columns = list(Traces.to_schema().columns)
+    write_table(pl.DataFrame(rows, schema_overrides={"answer": pl.String}).select(columns), Traces, output)

@@ -6,7 +6,7 @@ from prefdelta.job import job
 from prefdelta.reference import compute_reference
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
+    with job(snakemake.log[0], snakemake.resources.gpu):
         compute_reference(
             snakemake.input.traces,
             snakemake.input.manifest,

@@ -8,6 +8,8 @@ from prefdelta.prompts import make_prompts
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         make_prompts(
-            snakemake.output[0],
+            snakemake.input,
+            snakemake.output.prompts,
+            snakemake.output.dropped,
             **json.loads(snakemake.params.spec),
         )

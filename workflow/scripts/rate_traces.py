@@ -4,12 +4,15 @@ import json
 
 from prefdelta.job import job
 from prefdelta.judge import rate_traces
+from prefdelta.manifest import checked_folder
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
+    with job(snakemake.log[0], snakemake.resources.gpu):
         rate_traces(
             snakemake.input.traces,
             snakemake.output[0],
             snakemake.log[0],
+            checkpoint=checked_folder(snakemake.input.manifest[0]) if snakemake.input.manifest else None,
             **json.loads(snakemake.params.spec),
+            threads=snakemake.threads,
         )

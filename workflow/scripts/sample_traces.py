@@ -6,11 +6,12 @@ from prefdelta.job import job
 from prefdelta.traces import sample_traces
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
+    with job(snakemake.log[0], snakemake.resources.gpu):
         sample_traces(
             snakemake.input.prompts,
-            snakemake.input.manifest,
+            snakemake.input.manifest[0] if snakemake.input.manifest else None,
             snakemake.output[0],
+            snakemake.log[0],
             **json.loads(snakemake.params.spec),
             threads=snakemake.threads,
         )

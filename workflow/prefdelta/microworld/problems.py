@@ -1,5 +1,6 @@
 """Problems of the micro-world: one latent skill (chains of single-digit operations modulo 10) under three surfaces."""
 
+import hashlib
 import random
 import re
 from collections.abc import Callable
@@ -16,6 +17,7 @@ OPERANDS = range(1, 6)
 NAMES = ("Ann", "Bo", "Cy", "Di")
 OPERATOR_OF_VERB = {verb: operator for operator, verbs in VERBS.items() for verb in verbs}
 
+EVALUATION_SHARE = 0.25
 LABELS = "abcdefgh"  # the operations of a problem are lettered, as the questions of an exercise sheet are
 ANSWER = re.compile(r"#(\d)")
 
@@ -76,6 +78,11 @@ def parse(text: str) -> Problem:
             operations = tuple((OPERATOR_OF_VERB.get(m[1], m[1]), int(m[2])) for m in steps if m)
             return Problem(domain, int(found[1]), operations)
     raise ValueError(f"not a micro-world problem: {text!r}")
+
+
+def held_out(text: str) -> bool:
+    """Whether a micro-world problem belongs to evaluation: decided by its text's hash, so no split needs to know another."""
+    return hashlib.blake2b(text.encode(), digest_size=4).digest()[0] < 256 * EVALUATION_SHARE
 
 
 def final_answer(trace: str) -> str | None:

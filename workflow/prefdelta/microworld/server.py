@@ -19,8 +19,8 @@ from prefdelta.rubric import LEVELS
 _ASKED = re.compile(r"<problem>\n(.*)\n</problem>\n<trace>\n(.*)\n</trace>", re.DOTALL)
 
 
-def answer(message: str, noise: float, unparsable: float, rng: random.Random) -> str:
-    """One answer to a judge's ``message``: JSON with a noisy, rounded level for each dimension.
+def answer(rubric: str, message: str, noise: float, unparsable: float, rng: random.Random) -> str:
+    """One answer to a judge's ``message``: JSON with a noisy, rounded level for each dimension that ``rubric`` names.
 
     Each level is the oracle's score plus a normal error of standard deviation ``noise``. A share ``unparsable`` of the
     answers is cut short, as those of language models at times are. Raises ValueError for a message without problem and trace.
@@ -30,7 +30,7 @@ def answer(message: str, noise: float, unparsable: float, rng: random.Random) ->
         raise ValueError("the last message holds no <problem> and <trace>")
     scores = grade(parse(asked[1]), asked[2])
     levels = {name: min(max(round(score + rng.gauss(0, noise)), LEVELS[0]), LEVELS[-1]) for name, score in scores.items()}
-    text = json.dumps(levels)
+    text = json.dumps({name: level for name, level in levels.items() if name in rubric})
     return text[: rng.randrange(len(text))] if rng.random() < unparsable else text
 
 
@@ -40,14 +40,16 @@ def application(noise: float, unparsable: float) -> Starlette:
     async def complete(request: Request) -> JSONResponse:
         body: dict[str, Any] = await request.json()
         try:
-            message = body["messages"][-1]["content"]
+            rubric, message = (part["content"] for part in body["messages"])
             choices = [
                 {
                     "index": index,
                     "finish_reason": "stop",
                     "message": {
                         "role": "assistant",
-                        "content": answer(message, noise, unparsable, random.Random(f"{body.get('seed')}/{index}/{message}")),
+                        "content": answer(
+                            rubric, message, noise, unparsable, random.Random(f"{body.get('seed')}/{index}/{message}")
+                        ),
                     },
                 }
                 for index in range(body.get("n") or 1)

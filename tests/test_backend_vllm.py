@@ -1,0 +1,100 @@
+"""The vLLM backend where vLLM is missing or fails at once; on real engines it is tested in tests/vllm."""
+
+from pathlib import Path
+
+import pytest
+
+from prefdelta import backend_vllm
+from prefdelta.generate import GenerateError, Request, Sampling
+from prefdelta.microworld.pretrain import make_model, make_tokenizer
+
+SETTINGS = {"gpus": 1, "dtype": "float32", "max_model_len": None, "gpu_memory_utilization": 0.9, "engine": {}, "system": None}
+SETTINGS |= {"chat_template_kwargs": {}, "think": ("", ";")}
+REQUESTS = [Request("p", "3+4", Sampling(samples=1, temperature=0, max_new_tokens=9))]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tokenizer = make_tokenizer()
+    make_model("qwen3", 16, 1, 2, tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def interpreter(tmp_path, monkeypatch):
+    """Makes a script the interpreter of ``.venv-vllm``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(backend_vllm.importlib.util, "find_spec", lambda name: None)
+
+    def make(script):
+        python = tmp_path / ".venv-vllm" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(0o755)
+        return python
+
+    return make
+
+
+def run(checkpoint, log):
+    return backend_vllm.complete(REQUESTS, settings=SETTINGS, checkpoint=checkpoint, seed=0, threads=1, log_file=str(log))
+
+
+def test_without_vllm_the_error_says_how_to_get_it(interpreter, monkeypatch, tmp_path):
+    monkeypatch.setattr(backend_vllm, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    with pytest.raises(GenerateError, match="make env-vllm"):
+        backend_vllm.vllm_python()
+
+
+def test_vllm_is_taken_from_the_environment_beside_the_workflow(interpreter):
+    python = interpreter("true")
+    assert backend_vllm.vllm_python() == python
+
+
+def test_a_folder_named_vllm_is_not_taken_for_the_package(tmp_path, monkeypatch):
+    (tmp_path / "vllm").mkdir()
+    python = tmp_path / ".venv-vllm" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.delitem(backend_vllm.sys.modules, "vllm", raising=False)
+    assert backend_vllm.vllm_python() == python
+
+
+@pytest.mark.parametrize(
+    "script, told",
+    [
+        ("echo loading; echo 'ImportError: libcudart.so.13' >&2; exit 3", "exit code 3, last line: ImportError: libcudart.so.13"),
+        ("kill -9 $$", r"\(killed, perhaps for want of memory\)"),
+    ],
+)
+def test_an_engine_that_dies_is_an_error_with_its_last_words(script, told, interpreter, checkpoint, tmp_path):
+    interpreter(script)
+    (tmp_path / "log").write_text("what the job said before\n")
+    with pytest.raises(GenerateError, match=told) as error:
+        run(checkpoint, tmp_path / "log")
+    assert str(tmp_path / "log") in str(error.value)
+    assert "before" not in str(error.value)
+
+
+def test_a_checkpoint_without_a_tokenizer_is_an_error_that_names_it(interpreter, tmp_path):
+    interpreter("true")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(GenerateError, match=f"tokenizer of {tmp_path}/empty"):
+        run(tmp_path / "empty", tmp_path / "log")
+
+
+def test_the_environment_sends_no_usage_and_leaves_what_the_user_has_set(monkeypatch):
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "40")
+    variables = backend_vllm.environment(3)
+    assert (variables["VLLM_CPU_KVCACHE_SPACE"], variables["OMP_NUM_THREADS"]) == ("40", "3")
+    assert variables["VLLM_NO_USAGE_STATS"] == variables["DO_NOT_TRACK"] == "1"
+
+
+def test_the_engine_needs_nothing_of_this_package():
+    assert "prefdelta" not in "".join(
+        line for line in Path(backend_vllm.ENGINE).read_text().splitlines() if line.startswith(("import", "from"))
+    )

@@ -1,0 +1,159 @@
+"""The store of requests and answers: what it gives back, and what it survives."""
+
+import json
+import subprocess
+import sys
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loopback import entries
+
+from prefdelta.store import Store, StoreError
+
+ENDPOINT = {"kind": "url", "base_url": "http://a/v1"}
+REQUEST = {"model": "m", "messages": [{"role": "user", "content": "1+1?"}], "seed": 3, "temperature": 0.6}
+RESPONSE = {"choices": [{"message": {"content": "2 😀 \ud800"}}], "usage": {"completion_tokens": 2}}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFDELTA_STORE", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+def put(request=REQUEST, response=RESPONSE, endpoint=ENDPOINT):
+    store = Store(endpoint)
+    store.put(request, response, 0.5)
+    return store
+
+
+def get(request=REQUEST, endpoint=ENDPOINT):
+    store = Store(endpoint)
+    return store.get(store.key(request))
+
+
+def test_an_answer_is_there_for_who_put_it_and_for_who_comes_later(folder):
+    store = put()
+    assert store.get(store.key(REQUEST)) == RESPONSE == get()
+    (entry,) = entries(folder)
+    assert entry["key"] == store.key(REQUEST)
+    assert (entry["endpoint"], entry["request"], entry["seconds"]) == (ENDPOINT, REQUEST, 0.5)
+    assert entry["usage"] == {"completion_tokens": 2}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 4},
+        {"temperature": 0.5},
+        {"model": "n"},
+        {"n": 2},
+        {"messages": [{"role": "user", "content": "1+2?"}]},
+        {"messages": [{"role": "system", "content": "Grade."}, *REQUEST["messages"]]},
+        {"response_format": {"type": "json_object"}},
+        {"reasoning_effort": "low"},
+    ],
+    ids=str,
+)
+def test_a_request_that_differs_in_anything_is_another_one(change):
+    put()
+    assert get(REQUEST | change) is None
+
+
+@pytest.mark.parametrize("endpoint", [{**ENDPOINT, "base_url": "http://b/v1"}, {**ENDPOINT, "flags": ["--x"]}], ids=str)
+def test_an_answer_belongs_to_its_endpoint(endpoint):
+    put()
+    assert get(endpoint=endpoint) is None
+    put(response={"choices": []}, endpoint=endpoint)
+    assert get() == RESPONSE
+
+
+def test_the_order_of_keys_does_not_matter():
+    put()
+    assert get(dict(reversed(REQUEST.items()))) == RESPONSE
+
+
+VALUES = st.recursive(st.none() | st.text() | st.integers() | st.floats(allow_nan=False), st.lists, max_leaves=3)
+
+
+@settings(max_examples=30)
+@given(st.dictionaries(st.text(), VALUES, max_size=3))
+def test_any_answer_comes_back_as_it_was(contents):
+    request = {"contents": contents}
+    put(request, contents)
+    assert get(request) == contents
+
+
+def test_a_line_that_was_torn_is_no_answer_and_spoils_no_other(folder):
+    put()
+    put(REQUEST | {"seed": 4})
+    for segment in folder.rglob("*.jsonl"):
+        whole = segment.read_bytes()
+        if json.loads(whole)["request"]["seed"] == 4:
+            segment.write_bytes(whole[: len(whole) // 2])
+    assert get(REQUEST | {"seed": 4}) is None
+    assert get() == RESPONSE
+    put(REQUEST | {"seed": 4})
+    put(REQUEST | {"seed": 5})
+    assert get(REQUEST | {"seed": 4}) == get(REQUEST | {"seed": 5}) == get() == RESPONSE
+
+
+@pytest.mark.parametrize("damage", [b"", b"\n", b"\0" * 100, b'{"key": "', b"garbage\n\n", b"[1]\n"])
+def test_what_stands_after_a_damaged_part_of_a_segment_is_found(damage, folder):
+    put()
+    (segment,) = folder.rglob("*.jsonl")
+    line = segment.read_bytes()
+    segment.write_bytes(line[:50] + damage + b"\n" + line)
+    assert get() == RESPONSE
+
+
+def test_an_entry_that_is_damaged_within_is_none(folder):
+    put()
+    (segment,) = folder.rglob("*.jsonl")
+    line = segment.read_bytes()
+    segment.write_bytes(line[:200] + b"\0" * 20 + line[220:])
+    assert get() is None
+
+
+def test_many_processes_write_at_once_and_nothing_is_lost(folder):
+    code = """
+import sys
+from prefdelta.store import Store
+store = Store({"kind": "url", "base_url": "http://a/v1"})
+for number in range(300):
+    store.put({"who": sys.argv[1], "number": number}, {"text": sys.argv[1] * 5000}, None)
+"""
+    jobs = [subprocess.Popen([sys.executable, "-c", code, name]) for name in "abc"]
+    assert [job.wait() for job in jobs] == [0, 0, 0]
+    store = Store(ENDPOINT)
+    for name in "abc":
+        for number in range(300):
+            assert store.get(store.key({"who": name, "number": number})) == {"text": name * 5000}
+    assert len(entries(folder)) == 900
+
+
+def test_texts_stay_on_the_disk():
+    store = Store(ENDPOINT)
+    for number in range(100):
+        store.put({"number": number}, {"text": "x" * 200_000}, None)
+    tracemalloc.start()
+    again = Store(ENDPOINT)
+    assert again.get(again.key({"number": 99}))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3_000_000  # of 20 MB
+
+
+def test_without_a_variable_the_store_is_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.delenv("PREFDELTA_STORE")
+    monkeypatch.chdir(tmp_path)
+    put()
+    assert (tmp_path / "store").is_dir()
+
+
+def test_a_store_that_cannot_be_written_is_an_error_that_names_the_variable(folder):
+    folder.write_text("a file")
+    with pytest.raises(StoreError, match="PREFDELTA_STORE"):
+        put()

@@ -1,0 +1,18 @@
+"""The table of training prompts that were kept and left out, counted by reason."""
+
+from pathlib import Path
+
+import polars as pl
+
+from prefdelta.tables import Decontamination, Dropped, Prompts, read_table, write_result_table
+
+KEPT = "kept"
+
+
+def tabulate_decontamination(prompts: Path | str, dropped: Path | str, output: Path | str) -> None:
+    """Writes the `Decontamination` table from the training `Prompts` and the `Dropped` ones."""
+    keys = ["task", "outcome", "item_task"]
+    kept = read_table(prompts, Prompts).select("task", outcome=pl.lit(KEPT), item_task=pl.lit(None, pl.String))
+    left_out = read_table(dropped, Dropped).select("task", outcome="reason", item_task="item_task")
+    counts = pl.concat([kept, left_out]).group_by(keys).len("n_prompts").sort(pl.col("outcome") != KEPT, *keys)
+    write_result_table(counts.cast({"n_prompts": pl.Int64}), Decontamination, output)
