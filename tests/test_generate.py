@@ -134,6 +134,17 @@ def test_references_of_a_checkpoint_that_was_changed_are_refused(checkpoint, tra
         )
 
 
+def test_references_in_mixed_precision_are_near_those_in_full(checkpoint, traces, tmp_path):
+    write_table(traces, Traces, tmp_path / "traces.parquet")
+    found = {}
+    for bf16 in (False, True):
+        arguments = (tmp_path / "traces.parquet", checkpoint / "manifest.json", tmp_path / f"{bf16}.parquet")
+        compute_reference(*arguments, batch_size=4, **REFERENCE, bf16=bf16)
+        found[bf16] = read_table(tmp_path / f"{bf16}.parquet", References)["logp"]
+    assert not found[True].equals(found[False])
+    assert found[True].to_list() == pytest.approx(found[False].to_list(), rel=0.02)
+
+
 def test_references_at_a_lower_limit_are_those_of_the_beginning(checkpoint, traces, tmp_path):
     write_table(traces, Traces, tmp_path / "traces.parquet")
     arguments = (tmp_path / "traces.parquet", checkpoint / "manifest.json", tmp_path / "reference.parquet")

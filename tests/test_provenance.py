@@ -46,13 +46,13 @@ def digest(tmp_path, monkeypatch):
     script.write_text(SCRIPT)
     monkeypatch.setattr(provenance, "PACKAGE", package)
 
-    def edited(name=None, old="", new=""):
+    def edited(name=None, old="", new="", also=()):
         if name:
             path = script if name == "script.py" else package / name
             assert old in path.read_text()
             path.write_text(path.read_text().replace(old, new, 1))
         provenance._module.cache_clear()
-        return provenance.code_digest(script)
+        return provenance.code_digest(script, *(package / other for other in also))
 
     yield edited
     provenance._module.cache_clear()
@@ -99,6 +99,13 @@ def test_a_package_is_run_by_any_import_from_it(digest):
     # `from prefdelta.middle import work` runs prefdelta/__init__.py first.
     digest("middle.py", "from prefdelta.deep import core", "core = None")
     assert digest() != digest("__init__.py", '"""The package."""\n', "import os\n")
+
+
+def test_code_that_a_script_starts_by_name_counts_with_what_it_imports(digest):
+    both = digest(also=["unrelated.py"])
+    assert set(json.loads(both)) == {*json.loads(digest()), "unrelated.py"}
+    assert digest("unrelated.py", "OTHER = 1", "from prefdelta import other\n", also=["unrelated.py"]) != both
+    assert digest(also=["leaf.py"]) == digest()  # which is imported anyway
 
 
 def test_modules_that_import_each_other_are_digested(digest):

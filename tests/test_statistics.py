@@ -1,9 +1,17 @@
 """The nested bootstrap: does a 95 % interval hold the truth 95 % of the time?"""
 
+from pathlib import Path
+
 import numpy as np
+import polars as pl
 import pytest
 
+from prefdelta import paths
+from prefdelta.capability import tabulate_capability
+from prefdelta.manifest import write_manifest
+from prefdelta.results import item_scores
 from prefdelta.statistics import item_weights, mean_interval, nested_interval
+from prefdelta.tables import Capability, Predictions, read_result_csv, write_table
 
 N_ITEMS = 200
 WEIGHTS = item_weights([N_ITEMS], 200, seed=0)
@@ -133,3 +141,137 @@ def test_seeds_that_differ_while_items_do_not_have_students_interval():
 def test_constant_scores_have_an_interval_of_no_width():
     interval = nested_interval(np.full((3, 20), 100.0), None, item_weights([20], 50, 0), 0)
     assert (interval.estimate, interval.ci_low, interval.ci_high) == (100, 100, 100)
+
+
+SIZES = [400, 30, 12]  # as a suite of GSM8K, AIME and a smaller one
+SHARES = np.concatenate([np.full(size, sum(SIZES) / len(SIZES) / size) for size in SIZES])  # what makes a mean the mean of means
+
+
+def tasks(rng, mean, difficulty, n_seeds, seed_sd):
+    """(n_seeds, n_items) scores whose tasks differ in difficulty, weighted as `Scores` are; the mean over tasks is ``mean``."""
+    levels = np.repeat([30.0, -10.0, -20.0], SIZES)
+    return (scores(rng, difficulty, n_seeds, mean, seed_sd) + levels) * SHARES
+
+
+@pytest.mark.parametrize("versus_seeds", [None, 1, 3], ids=["accuracy", "against the base", "against an arm"])
+@pytest.mark.parametrize("seed_sd", [0, 6])
+def test_the_interval_of_a_mean_over_tasks_of_unequal_sizes_covers_the_truth(versus_seeds, seed_sd):
+    rng = np.random.default_rng(0)
+    weights = item_weights(SIZES, 200, seed=0)
+    covered, n_simulations = 0, 400
+    for simulation in range(n_simulations):
+        difficulty = rng.normal(0, 30, sum(SIZES))
+        arm = tasks(rng, 60, difficulty, 3, seed_sd)
+        versus = None if versus_seeds is None else tasks(rng, 50, difficulty, versus_seeds, seed_sd if versus_seeds > 1 else 0)
+        interval = nested_interval(arm, versus, weights, simulation, SIZES)
+        covered += interval.ci_low <= (60 if versus is None else 10) <= interval.ci_high
+    assert 0.92 <= covered / n_simulations <= 0.995
+
+
+def test_the_estimate_of_a_mean_over_tasks_is_the_mean_of_their_means():
+    arm = tasks(np.random.default_rng(0), 60, np.zeros(sum(SIZES)), 3, 2)
+    parts = np.split(arm / SHARES, np.cumsum(SIZES)[:-1], axis=1)
+    estimate = nested_interval(arm, None, item_weights(SIZES, 50, 0), 0, SIZES).estimate
+    assert estimate == pytest.approx(np.mean([part.mean() for part in parts]))
+
+
+def test_every_resample_draws_as_many_items_of_a_task_as_it_has():
+    weights = item_weights([50, 5], 40, seed=3)
+    assert weights.shape == (40, 55)
+    assert weights[:, :50].sum(axis=1) == pytest.approx(np.full(40, 50 / 55))
+    assert weights[:, 50:].sum(axis=1) == pytest.approx(np.full(40, 5 / 55))
+    assert len(np.unique(weights[:, 50:], axis=0)) > 20
+
+
+def test_differences_between_tasks_are_no_uncertainty():
+    rng = np.random.default_rng(0)
+    values = rng.normal(50, 10, 60)
+    apart = values + np.repeat([0.0, 40.0, 0.0], 20)
+    level, strata = mean_interval(values, 0, 2000), mean_interval(apart, 0, 2000, [20, 20, 20])
+    assert strata.ci_high - strata.ci_low == pytest.approx(level.ci_high - level.ci_low, rel=0.15)
+    loose = mean_interval(apart, 0, 2000)
+    assert loose.ci_high - loose.ci_low > 1.5 * (strata.ci_high - strata.ci_low)
+
+
+def test_a_task_of_few_items_widens_the_interval_of_the_mean_over_tasks():
+    rng = np.random.default_rng(0)
+    few, many = rng.normal(50, 30, 10), rng.normal(50, 30, 990)
+    both = np.concatenate([few * 1000 / 2 / 10, many * 1000 / 2 / 990])
+    interval = mean_interval(both, 0, 4000, [10, 990])
+    # Half of the small task's standard error is nearly all of it.
+    expected = 1.96 * np.hypot(few.std(ddof=1) / np.sqrt(10), many.std(ddof=1) / np.sqrt(990)) / 2
+    assert interval.estimate == pytest.approx((few.mean() + many.mean()) / 2)
+    assert (interval.ci_high - interval.ci_low) / 2 >= 0.98 * expected
+
+
+def test_a_task_of_one_item_has_an_interval():
+    interval = mean_interval(np.array([100.0, 50.0, 60.0, 40.0]), 0, 200, [1, 3])
+    assert interval.ci_low < interval.estimate == 62.5 < interval.ci_high
+
+
+def predictions(path, answers):
+    """`Predictions`: (suite, task) -> for each item whether its samples are correct."""
+    rows = [
+        {
+            "item_id": f"{task}{number}",
+            "suite": suite,
+            "task": task,
+            "decoding": "sampled",
+            "sample": sample,
+            "text": "7",
+            "answer": "7",
+            "correct": correct,
+            "n_tokens": 1,
+            "finish_reason": "stop",
+        }
+        for (suite, task), items in answers.items()
+        for number, samples in enumerate(items)
+        for sample, correct in enumerate(samples)
+    ]
+    write_table(pl.DataFrame(rows), Predictions, path)
+    return path
+
+
+ANSWERS = {
+    ("in", "gsm8k"): [[True], [False], [True], [True]],
+    ("in", "aime"): [[True, False, False, False], [False, False, False, False]],  # avg@4
+    ("out", "story"): [[True], [False]],
+}
+
+
+def test_a_suite_of_several_tasks_has_the_mean_over_them_and_a_row_for_each(tmp_path):
+    found = {scores.key: scores for scores in item_scores(predictions(tmp_path / "p.parquet", ANSWERS))}
+    assert set(found) == {
+        ("in", None, "sampled"),
+        ("in", "aime", "sampled"),
+        ("in", "gsm8k", "sampled"),
+        ("out", None, "sampled"),
+    }
+    aime, gsm8k = (found["in", task, "sampled"] for task in ("aime", "gsm8k"))
+    assert (aime.values.tolist(), gsm8k.values.tolist()) == ([25, 0], [100, 0, 100, 100])
+    whole = found["in", None, "sampled"]
+    assert whole.values.mean() == pytest.approx((12.5 + 75) / 2)
+    assert whole.sizes == (2, 4)
+    assert whole.item_ids == aime.item_ids + gsm8k.item_ids
+    assert found["out", None, "sampled"].values.tolist() == [100, 0]
+
+
+def test_the_order_of_predictions_changes_nothing(tmp_path):
+    turned = dict(reversed(ANSWERS.items()))
+    one, other = (item_scores(predictions(tmp_path / f"{n}.parquet", answers)) for n, answers in enumerate((ANSWERS, turned)))
+    assert [(s.key, s.item_ids, s.values.tolist()) for s in one] == [(s.key, s.item_ids, s.values.tolist()) for s in other]
+
+
+def test_a_table_has_the_mean_over_tasks_and_each_task_with_its_own_number_of_items(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base, evaluation = (Path(path.format(study="s", model="m")) for path in (paths.BASE, paths.EVAL_BASE))
+    base.parent.mkdir(parents=True)
+    write_manifest(base, {"family": "f", "hidden_size": 8, "layers": 1, "parameters": 9})
+    evaluation.parent.mkdir(parents=True)
+    predictions(evaluation, ANSWERS)
+    tabulate_capability(tmp_path / "capability.csv", study="s", models=["m"], n_resamples=100, seed=0)
+    rows = read_result_csv(tmp_path / "capability.csv", Capability).iter_rows(named=True)
+    found = {(row["suite"], row["task"]): (row["estimate"], row["n_items"]) for row in rows}
+    expected = {("in", None): 43.75, ("in", "aime"): 12.5, ("in", "gsm8k"): 75, ("out", None): 50}
+    assert {key: estimate for key, (estimate, _) in found.items()} == pytest.approx(expected)
+    assert {key: n for key, (_, n) in found.items()} == {("in", None): 6, ("in", "aime"): 2, ("in", "gsm8k"): 4, ("out", None): 2}

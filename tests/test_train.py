@@ -218,6 +218,7 @@ def test_a_policy_in_bfloat16_is_trained_in_float32_and_saved_as_it_was(inputs, 
     small = run(half, tmp_path / "out", learning_rate=1e-5)  # a step that bfloat16 weights would not take
     assert small["losses"][-1] < small["losses"][0]
     assert {tensor.dtype for tensor in weights(tmp_path / "out").values()} == {torch.bfloat16}
+    assert weights(tmp_path / "out").keys() == weights(half / "base").keys()
     config, before = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "out", half / "base"))
     assert config == before
     assert config["dtype"] == "bfloat16"

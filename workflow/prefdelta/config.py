@@ -68,7 +68,7 @@ class HubModel(Strict):
     max_model_len: Count | None = Field(default=None, description="context in tokens; default: the model's own")
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     engine: dict[str, Any] = Field(default={}, description="further arguments of vLLM's engine")
-    sampling: PartialSampling = PartialSampling()
+    sampling: PartialSampling = Field(default=PartialSampling(), description="of its traces; evaluations have their own")
     system: str | None = Field(default=None, description="system prompt")
     chat_template_kwargs: dict[str, Any] = Field(default={}, description="switches of the chat template, such as for thinking")
     think: tuple[str, str] = Field(default=("<think>", "</think>"), description="marks around the reasoning; empty: none")

@@ -26,12 +26,14 @@ def compute_reference(
     max_lengths: list[int],
     chat: dict[str, Any],
     threads: int,
+    bf16: bool = False,
 ) -> None:
     """Writes the `References` table: the summed log-probability of each trace's completion (end token included).
 
     This is the reference term of DPO (arXiv 2305.18290, equation 7), tokenised as in training. There is a row for each of
     ``max_lengths`` (tokens of prompt and completion together): what is cut off is a suffix, so all come from the same pass.
-    Batches hold traces of similar length.
+    Batches hold traces of similar length. ``bf16`` is mixed precision, as in training: else rounding alone would part policy and
+    reference.
     """
     torch.set_num_threads(threads)
     checkpoint = checked_folder(manifest)
@@ -55,7 +57,7 @@ def compute_reference(
         rows = order[begin : begin + batch_size]
         batch = tokenizer.pad({"input_ids": [sequences[row][:longest] for row in rows]}, return_tensors="pt").to(device)
         ids = batch["input_ids"]
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             hidden = model(input_ids=ids, attention_mask=batch["attention_mask"], use_cache=False).logits[:, :-1]
         token_logps = torch.stack([_picked(logits, targets) for logits, targets in zip(hidden, ids[:, 1:], strict=True)])
         positions = torch.arange(1, ids.shape[1], device=device)

@@ -140,9 +140,12 @@ def ratings_spec(study: Study, name: str) -> str:
 
 
 def reference_spec(study: Study, policy: str) -> str:
-    lengths = sorted({recipe.max_length for recipe in study.methods.values() if recipe.trainer == "dpo"})
-    settings = _settings(study, policy, study.sampling)
-    content = {"batch_size": settings["batch_size"], "dtype": settings["dtype"], "max_lengths": lengths}
+    recipes = [recipe for recipe in study.methods.values() if recipe.trainer == "dpo"]
+    # The arithmetic of training: float32 weights, but for those that only an adapter is trained on.
+    dtype = "auto" if recipes and all(recipe.lora for recipe in recipes) else "float32"
+    arithmetic = {"dtype": dtype, "bf16": any(recipe.bf16 for recipe in recipes)}
+    lengths = sorted({recipe.max_length for recipe in recipes})
+    content = {"batch_size": study.sampling.batch_size, "max_lengths": lengths, **arithmetic}
     return canonical({**content, "chat": _chat(study, policy)})
 
 
