@@ -1,6 +1,7 @@
 """Traces that a data set holds already, such as DeepSeek-R1's ``generations`` in open-r1/OpenR1-Math-220k."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def complete(
         encoded = tokenizer([text for text, _ in drawn], add_special_tokens=False)["input_ids"] if drawn else []
         results.append(
             [
-                _graded(completion(text, len(ids) + 1, "stop", settings["think"]), correct)
+                replace(completion(text, len(ids) + 1, "stop", settings["think"]), correct=correct)
                 for (text, correct), ids in zip(drawn, encoded, strict=True)
             ]
         )
@@ -68,7 +69,3 @@ def _whole(row: dict[str, Any], settings: dict[str, Any]) -> list[tuple[str, boo
         for place, text in enumerate(texts)
         if text and place < len(complete) and complete[place]
     ]
-
-
-def _graded(made: Completion, correct: bool | None) -> Completion:
-    return Completion(made.text, made.reasoning, made.response, made.n_tokens, made.finish_reason, correct)

@@ -53,10 +53,7 @@ class _Sampler:
         # Else its other values (a repetition penalty, say) would hold wherever the request is silent.
         self.model.generation_config = GenerationConfig()
         self.settings = settings
-        self.pad_token_id = self.tokenizer.pad_token_id
-        if self.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-            self.pad_token_id = self.tokenizer.eos_token_id
+        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
 
     def sample(self, prompts: list[str], sampling: Sampling) -> list[list[Completion]]:
         """The completions of each of ``prompts`` (user messages), in the given order."""
@@ -65,7 +62,7 @@ class _Sampler:
         config = GenerationConfig(
             do_sample=sampling.temperature > 0,
             max_new_tokens=sampling.max_new_tokens,
-            pad_token_id=self.pad_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=sorted(self.ends),
             **(drawn if sampling.temperature > 0 else {}),
         )

@@ -17,7 +17,7 @@ from openai import NotFoundError, OpenAI, OpenAIError
 from openai.types import Batch
 
 from prefdelta.atomic import write_text
-from prefdelta.client import Body, Choice, Connection, adapted, choices, declined, lacking
+from prefdelta.client import Body, Choice, Connection, adapted, choices, declined, lacking, learn
 from prefdelta.endpoint import EndpointError
 from prefdelta.store import Store
 
@@ -196,22 +196,17 @@ class _Batches:
             if complete:
                 self.store.put(request, content, None)
             else:
-                self._learn("n")
+                learn(self.lacks, "n", self.connection.base_url)
             return ""
         text = json.dumps([content, line.get("error")])
         if reason := declined(status, text):
             log.warning("a request was declined (%s): %s", reason, text)
             self.declined[line["custom_id"]] = reason
         elif lack := lacking(status, text, request):
-            self._learn(lack)
+            learn(self.lacks, lack, self.connection.base_url)
         elif 400 <= status < 500 and status not in (408, 409, 429):
             return f"a request of the batch was refused ({status}): {text}"
         return ""  # it failed or expired, and is asked again
-
-    def _learn(self, key: str) -> None:
-        if key not in self.lacks:
-            log.warning("%s does not know `%s`: going on without it", self.connection.base_url, key)
-        self.lacks.add(key)
 
     def _download(self, identifier: str) -> Iterator[dict[str, Any]]:
         with tempfile.NamedTemporaryFile() as copy:

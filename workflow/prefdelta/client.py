@@ -187,6 +187,13 @@ def lacking(status: int, text: str, body: Body) -> str | None:
     return found[0] if status in (400, 404, 422, 501) and found else None
 
 
+def learn(lacks: set[str], key: str, base_url: str) -> None:
+    """Adds to ``lacks`` what the server does not know, and says so the first time."""
+    if key not in lacks:
+        log.warning("%s does not know `%s`: going on without it", base_url, key)
+    lacks.add(key)
+
+
 def adapted(body: Body, lacks: set[str]) -> list[Body]:
     """``body`` for a server without the keys ``lacks``: without a schema, or as single requests with successive seeds."""
     single = {key: value for key, value in body.items() if key not in lacks}
@@ -325,9 +332,7 @@ class _Asker:
             missing = lack
         finally:
             self.asking.pop(key).set()
-        if missing not in self.lacks:
-            log.warning("%s does not know `%s`: going on without it", self.connection.base_url, missing)
-        self.lacks.add(missing)
+        learn(self.lacks, missing, self.connection.base_url)
         return await self._answer(body)
 
     async def _send(self, body: Body) -> dict[str, Any]:

@@ -35,9 +35,11 @@ def evaluate_model(
     by_task = {task: drawn.model_copy(update={"samples": n}) for task, n in samples_by_task.items()}
     asked = list(items.select("prompt_id", "prompt", "task").iter_rows())
     requests = [Request(prompt_id, prompt, by_task.get(task, drawn)) for prompt_id, prompt, task in asked]
+    decodings = ["sampled"]
     if greedy:
         once = drawn.model_copy(update={"samples": 1, "temperature": 0.0})
         requests += [Request(prompt_id, prompt, once) for prompt_id, prompt, _ in asked]
+        decodings.append("greedy")
     completions = complete(
         requests,
         backend=backend,
@@ -49,7 +51,7 @@ def evaluate_model(
     )
     rows = [
         {"item_id": item["prompt_id"], "suite": item["split"], "task": item["task"], "decoding": decoding, "sample": n, **score}
-        for decoding, begin in (("sampled", 0), *((("greedy", len(items)),) if greedy else ()))
-        for (item, n, _), score in scored(items, completions[begin : begin + len(items)], threads)
+        for turn, decoding in enumerate(decodings)
+        for (item, n, _), score in scored(items, completions[turn * len(items) : (turn + 1) * len(items)], threads)
     ]
     write_table(pl.DataFrame(rows, schema_overrides={"answer": pl.String}), Predictions, output)

@@ -18,8 +18,8 @@ from huggingface_hub import HfApi
 from prefdelta.atomic import write_text
 from prefdelta.cards import dataset_card, model_card
 from prefdelta.errors import PrefdeltaError
-from prefdelta.manifest import checked_folder, read_manifest
-from prefdelta.results import item_scores
+from prefdelta.manifest import checked_folder, read_manifest, sha256
+from prefdelta.results import clipped, item_scores
 from prefdelta.rubric import CRITERIA, RUBRIC
 from prefdelta.selection import GRAMMAR
 from prefdelta.statistics import item_weights, nested_interval
@@ -83,7 +83,7 @@ def export_cell(
     frame = read_table(pairs, Pairs)
     folder, manifest = checked_folder(checkpoint), read_manifest(checkpoint)
     files = {"pairs": pairs, "checkpoint": checkpoint, "evals": evals, "base_evals": base_evals}
-    inputs = {name: {"file": str(path), "sha256": _sha256(path)} for name, path in files.items()}
+    inputs = {name: {"file": str(path), "sha256": sha256(path)} for name, path in files.items()}
     data = {
         "cell": {word: cell[word] for word in ("study", "judge", "chosen", "rejected", "selection")},
         "prompts": prompts,
@@ -173,7 +173,7 @@ def evaluation(evals: Path | str, base_evals: Path | str, n_resamples: int, seed
     rows = []
     for own, other in zip(tuned, base, strict=True):
         weights = item_weights(own.sizes, n_resamples, seed)
-        interval = nested_interval(own.values[None, :], other.values[None, :], weights, seed, own.sizes)
+        bounds = clipped(nested_interval(own.values[None, :], other.values[None, :], weights, seed, own.sizes), -100)
         of_suite = answers.filter(suite=own.suite, decoding=own.decoding)
         rows.append(
             {
@@ -184,9 +184,9 @@ def evaluation(evals: Path | str, base_evals: Path | str, n_resamples: int, seed
                 "n_answers": len(of_suite if own.task is None else of_suite.filter(task=own.task)),
                 "base": float(other.values.mean()),
                 "tuned": float(own.values.mean()),
-                "difference": interval.estimate,
-                "ci_low": max(interval.ci_low, -100.0),
-                "ci_high": min(interval.ci_high, 100.0),
+                "difference": bounds["estimate"],
+                "ci_low": bounds["ci_low"],
+                "ci_high": bounds["ci_high"],
             }
         )
     return rows
@@ -260,7 +260,3 @@ def _replace(folder: Path, target: Path) -> None:
 
 def _write_lineage(content: dict[str, Any], folder: Path) -> None:
     write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False), folder / "lineage.json")
-
-
-def _sha256(path: Path | str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

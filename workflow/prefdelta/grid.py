@@ -180,9 +180,9 @@ def judge_model(study: Study, judge: str) -> str | None:
     return endpoint.model if isinstance(endpoint, VllmEndpoint) else None
 
 
-def base_files(study: Study, *models: str | None) -> list[str]:
-    """The manifests of ``models``, those that are None left out."""
-    return [paths.BASE.format(study=study.study, model=model) for model in models if model]
+def base_files(study: Study, model: str | None) -> list[str]:
+    """The manifest of ``model``; none for None."""
+    return [paths.BASE.format(study=study.study, model=model)] if model else []
 
 
 def backend(study: Study, generator: str) -> str:

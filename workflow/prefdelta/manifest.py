@@ -17,8 +17,9 @@ class ManifestError(PrefdeltaError):
     """A checkpoint folder does not hold what its manifest says."""
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+def sha256(path: Path | str) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -26,7 +27,7 @@ def write_manifest(path: Path | str, content: dict[str, Any]) -> None:
     """Writes ``content`` with the hashes of all files of the manifest's folder (``files``) and package versions."""
     path = Path(path)
     files = {
-        str(file.relative_to(path.parent)): _sha256(file)
+        str(file.relative_to(path.parent)): sha256(file)
         for file in sorted(path.parent.rglob("*"))
         if file.is_file() and file != path and not file.name.startswith(".")
     }
@@ -56,7 +57,7 @@ def checked_folder(path: Path | str) -> Path:
     for name, expected in content["files"].items():
         file = path.parent / name
         size = content["bytes"][name]
-        same = file.exists() and file.stat().st_size == size and (size > HASHED_BYTES or _sha256(file) == expected)
+        same = file.exists() and file.stat().st_size == size and (size > HASHED_BYTES or sha256(file) == expected)
         if not same:
             state = "has changed since it was written" if file.exists() else "is missing"
             raise ManifestError(f"{file} {state}, so the checkpoint can't be trusted. Delete {path} and run again.")

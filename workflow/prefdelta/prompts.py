@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,13 @@ def make_items(
 
     A task of the micro-world has a number of problems, any other a source (`config.BenchmarkSource`).
     """
-    write_table(_table(split, _problems(split, tasks, operations, seed)), Prompts, output)
+    rows: list[dict[str, str]] = []
+    for task, source in tasks.items():
+        if isinstance(source, int):
+            rows += _drawn(split, task, source, operations, seed)
+        else:
+            rows += benchmarks.items(task, source, split)
+    write_table(_table(split, rows), Prompts, output)
 
 
 def make_prompts(
@@ -50,55 +56,33 @@ def make_prompts(
     fewer are left.
     """
     items = pl.concat([read_table(suite, Prompts) for suite in suites])
-    unfit: list[dict[str, Any]] = []
-    prompts = _table("train", _problems("train", tasks, operations, seed, unfit))
-    # Problems of the micro-world are told apart by `held_out`: of its few words any two stories share runs.
-    drawn = pl.col("task").is_in([task for task, source in tasks.items() if isinstance(source, int)])
-    clean, alike = decontaminate(prompts.filter(~drawn), items, n=ngram)
-    kept = pl.concat([prompts.filter(drawn), clean])
-    parts = []
+    parts: list[pl.DataFrame] = []
+    left_out: list[dict[str, Any]] = []
     for task, source in tasks.items():
-        n = source if isinstance(source, int) else int(source["n"])
-        part = kept.filter(task=task)
-        if len(part) < n:
-            n_unfit = sum(row["task"] == task for row in unfit)
+        if isinstance(source, int):  # told apart by `held_out`: of the micro-world's few words any two stories share runs
+            parts.append(_table("train", _drawn("train", task, source, operations, seed)))
+            continue
+        fit, unfit = benchmarks.problems(task, source)
+        kept, alike = decontaminate(_table("train", fit), items, n=ngram)
+        if len(kept) < source["n"]:
             raise PromptsError(
-                f"prompts.{task} asks for {n} problems, but {len(part)} are left after {n_unfit} were unfit and "
-                f"{len(alike.filter(task=task))} too like an evaluation item: ask for fewer"
+                f"prompts.{task} asks for {source['n']} problems, but {len(kept)} are left after {len(unfit)} were unfit and "
+                f"{len(alike)} too like an evaluation item: ask for fewer"
             )
-        parts.append(part.head(n) if isinstance(source, int) else part.sort("prompt_id").head(n))
-    log.info("%d prompts; left out: %d unfit, %d too like an evaluation item", sum(map(len, parts)), len(unfit), len(alike))
-    write_table(rows_to_table([*unfit, *alike.iter_rows(named=True)], Dropped), Dropped, dropped)
+        parts.append(kept.sort("prompt_id").head(source["n"]))
+        left_out += [*unfit, *alike.iter_rows(named=True)]
+        log.info("%s: %d unfit, %d too like an evaluation item", task, len(unfit), len(alike))
+    write_table(rows_to_table(left_out, Dropped), Dropped, dropped)
     write_table(pl.concat(parts), Prompts, output)
 
 
-def _problems(
-    split: str,
-    by_task: Mapping[str, int | dict[str, Any]],
-    operations: list[int] | None,
-    seed: int,
-    unfit: list[dict[str, Any]] | None = None,
-) -> list[dict[str, str]]:
-    rows: list[dict[str, str]] = []
-    for task, source in by_task.items():
-        if isinstance(source, int):
-            assert operations is not None
-            rows += _drawn(split, task, source, operations, seed)
-        elif unfit is None:
-            rows += benchmarks.items(task, source, split)
-        else:
-            found, left_out = benchmarks.problems(task, source)
-            rows += found
-            unfit += left_out
-    return rows
-
-
 def _table(split: str, rows: list[dict[str, str]]) -> pl.DataFrame:
-    return pl.DataFrame(rows).with_columns(split=pl.lit(split)).select(list(Prompts.to_schema().columns))
+    return rows_to_table([{**row, "split": split} for row in rows], Prompts)
 
 
-def _drawn(split: str, task: str, count: int, operations: list[int], seed: int) -> list[dict[str, str]]:
+def _drawn(split: str, task: str, count: int, operations: list[int] | None, seed: int) -> list[dict[str, str]]:
     """Distinct problems of the micro-world: for ``train`` only those that are not `held_out`, else only those that are."""
+    assert operations is not None  # the configuration has seen to it
     rng = random.Random(f"{seed}/{split}/{task}")
     texts: dict[str, str] = {}
     in_vain = 0

@@ -102,9 +102,11 @@ def _sampling(decoding: Decoding, *overrides: PartialSampling) -> dict[str, Any]
     return sampling
 
 
-def _model_sampling(study: Study, name: str) -> PartialSampling:
-    model = study.models[name]
-    return model.sampling if isinstance(model, HubModel) else PartialSampling()
+def _generator_sampling(study: Study, generator: CheckpointGenerator | OpenAIGenerator) -> dict[str, Any]:
+    """The study's words, then those of the model, then the generator's own."""
+    model = study.models.get(generator.model) if isinstance(generator, CheckpointGenerator) else None
+    overrides = [model.sampling] if isinstance(model, HubModel) else []
+    return _sampling(study.sampling, *overrides, generator.sampling)
 
 
 def _endpoint(study: Study, endpoint: MicroworldEndpoint | UrlEndpoint | VllmEndpoint) -> dict[str, Any]:
@@ -117,19 +119,17 @@ def _endpoint(study: Study, endpoint: MicroworldEndpoint | UrlEndpoint | VllmEnd
 
 def traces_spec(study: Study, name: str) -> str:
     generator = study.generators[name]
-    match generator:
-        case CheckpointGenerator():
+    if isinstance(generator, DatasetGenerator):
+        settings = generator.model_dump(mode="json", exclude={"backend", "tokenizer", "n"})
+        sampling, seed = _sampling(study.sampling), 0
+    else:
+        if isinstance(generator, CheckpointGenerator):
             settings = _settings(study, generator.model, study.sampling)
-            sampling = _sampling(study.sampling, _model_sampling(study, generator.model), generator.sampling)
-            seed = derived_seed(study, "traces", generator.model, generator.seed)
-        case OpenAIGenerator():
+        else:
             settings = generator.model_dump(exclude={"backend", "sampling", "seed"})
             settings["endpoint"] = _endpoint(study, generator.endpoint)
-            sampling = _sampling(study.sampling, generator.sampling)
-            seed = derived_seed(study, "traces", generator.model, generator.seed)
-        case DatasetGenerator():
-            settings = generator.model_dump(mode="json", exclude={"backend", "tokenizer", "n"})
-            sampling, seed = _sampling(study.sampling), 0
+        sampling = _generator_sampling(study, generator)
+        seed = derived_seed(study, "traces", generator.model, generator.seed)
     content = {"generator": name, "backend": backend(study, name), "settings": settings, "sampling": sampling, "seed": seed}
     return canonical(content)
 
@@ -173,44 +173,41 @@ def evaluation_spec(study: Study, model: str) -> str:
     return canonical({**content, "samples_by_task": by_task, "greedy": evaluation.greedy, "seed": evaluation.seed})
 
 
-def _model_origin(study: Study, name: str, **settings: Any) -> dict[str, Any]:
+def _origin(settings: dict[str, Any], source: str | None = None, revision: str | None = None, license: str = NOT_STATED) -> Any:
+    """An `export.Origin`; without a source: the micro-world."""
+    return {"source": source, "revision": revision, "license": license, "settings": settings}
+
+
+def _model_origin(study: Study, name: str, **settings: Any) -> Any:
     model = study.models[name]
     if isinstance(model, MicroworldModel):
-        return {
-            "source": None,
-            "revision": None,
-            "license": NOT_STATED,
-            "settings": {"pretraining": model.model_dump(), **settings},
-        }
+        return _origin({"pretraining": model.model_dump(), **settings})
     # Not how a job runs it (GPUs, engine), which is nobody else's affair.
     settings |= model.model_dump(include={"dtype", "max_model_len", "system", "chat_template_kwargs", "think"}, exclude_none=True)
-    return {"source": model.repo, "revision": model.revision, "license": model.license, "settings": settings}
+    return _origin(settings, model.repo, model.revision, model.license)
 
 
-def _source_origin(study: Study, source: int | Source) -> dict[str, Any]:
+def _source_origin(study: Study, source: int | Source) -> Any:
     if isinstance(source, int):
-        settings: dict[str, Any] = {"n": source, "operations": study.operations}
-        return {"source": None, "revision": None, "license": NOT_STATED, "settings": settings}
+        return _origin({"n": source, "operations": study.operations})
     settings = source.model_dump(mode="json", exclude={"repo", "revision", "license"}, exclude_none=True)
-    return {"source": source.repo, "revision": source.revision, "license": source.license, "settings": settings}
+    return _origin(settings, source.repo, source.revision, source.license)
 
 
-def _generator_origin(study: Study, name: str) -> dict[str, Any]:
-    match study.generators[name]:
-        case CheckpointGenerator() as generator:
-            sampling = _sampling(study.sampling, _model_sampling(study, generator.model), generator.sampling)
-            return _model_origin(study, generator.model, sampling=sampling, seed=generator.seed)
-        case DatasetGenerator() as generator:
-            return _source_origin(study, generator)
-        case OpenAIGenerator() as generator:
-            sampling = _sampling(study.sampling, generator.sampling)
-            settings = {"sampling": sampling, **generator.model_dump(include={"system", "extra_body", "think", "seed"})}
-            if isinstance(generator.endpoint, VllmEndpoint):
-                return _model_origin(study, generator.endpoint.model, **settings)
-            return {"source": generator.model, "revision": None, "license": NOT_STATED, "settings": settings}
+def _generator_origin(study: Study, name: str) -> Any:
+    generator = study.generators[name]
+    if isinstance(generator, DatasetGenerator):
+        return _source_origin(study, generator)
+    settings: dict[str, Any] = {"sampling": _generator_sampling(study, generator), "seed": generator.seed}
+    if isinstance(generator, CheckpointGenerator):
+        return _model_origin(study, generator.model, **settings)
+    settings |= generator.model_dump(include={"system", "extra_body", "think"})
+    if isinstance(generator.endpoint, VllmEndpoint):
+        return _model_origin(study, generator.endpoint.model, **settings)
+    return _origin(settings, generator.model)
 
 
-def _judge_origin(study: Study, name: str) -> dict[str, Any]:
+def _judge_origin(study: Study, name: str) -> Any:
     judge = study.judges[name]
     kept = {"model", "repeats", "separate_dimensions", "reasoning_effort", "temperature", "max_tokens", "seed"}
     settings = judge.model_dump(include=kept, exclude_none=True)
@@ -218,10 +215,9 @@ def _judge_origin(study: Study, name: str) -> dict[str, Any]:
         case VllmEndpoint(model=served):
             return _model_origin(study, served, **settings)
         case UrlEndpoint():
-            return {"source": judge.model, "revision": None, "license": NOT_STATED, "settings": settings}
+            return _origin(settings, judge.model)
         case MicroworldEndpoint(noise=noise, unparsable=unparsable):
-            settings |= {"noise": noise, "unparsable": unparsable}
-            return {"source": None, "revision": None, "license": NOT_STATED, "settings": settings}
+            return _origin({**settings, "noise": noise, "unparsable": unparsable})
 
 
 def export_spec(study: Study, cell: dict[str, str]) -> str:

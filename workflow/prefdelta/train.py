@@ -119,19 +119,15 @@ def train_policy(
     for file in (work / "model").iterdir():
         file.replace(output.parent / file.name)
     AutoTokenizer.from_pretrained(folder).save_pretrained(output.parent)
-    frame = read_table(pairs, Pairs)
-    write_text(CARD.format(**cell, n_steps=n_steps, n_pairs=len(frame)), output.parent / "README.md")
+    write_text(CARD.format(**cell, n_steps=n_steps, n_pairs=outcome["n_pairs"]), output.parent / "README.md")
     shutil.rmtree(work)
-    base_manifest = read_manifest(base)
     write_manifest(
         output,
         {
             "cell": cell,
             "recipe": method.model_dump(),
-            "base": base_manifest["files"],
+            "base": read_manifest(base)["files"],
             "n_steps": n_steps,
-            "n_pairs": len(frame),
-            "mean_delta": float(frame["delta_overall"].mean()),  # type: ignore[arg-type]
             **outcome,
         },
     )
@@ -192,6 +188,8 @@ def _fit(job: Path) -> None:
     if trainer.is_world_process_zero():
         history = [entry for entry in trainer.state.log_history if "loss" in entry]
         outcome = {
+            "n_pairs": len(frame),
+            "mean_delta": float(frame["delta_overall"].mean()),  # type: ignore[arg-type]
             "n_tokens": int(history[-1]["num_tokens"]),
             "n_truncated": n_truncated,
             "losses": [round(entry["loss"], 6) for entry in history],

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from prefdelta.errors import PrefdeltaError
 
@@ -67,6 +67,11 @@ def find(name: str) -> Task:
     return task
 
 
+def prompt_id(name: str, prompt: str) -> str:
+    """The key of a problem of the task ``name``: the same prompt has the same one, wherever it comes from."""
+    return hashlib.blake2b(f"{name}\n{prompt}".encode(), digest_size=8).hexdigest()
+
+
 def items(name: str, source: Mapping[str, Any], split: str) -> list[dict[str, str]]:
     """The items of the task ``name``: rows of the `Prompts` table of ``split``, sorted by prompt_id.
 
@@ -78,9 +83,9 @@ def items(name: str, source: Mapping[str, Any], split: str) -> list[dict[str, st
     contradictions = 0
     for row in task.load(source):
         prompt, answer = task.render(row)
-        prompt_id = hashlib.blake2b(f"{name}\n{prompt}".encode(), digest_size=8).hexdigest()
-        item = {"prompt_id": prompt_id, "split": split, "task": name, "prompt": prompt, "answer": answer}
-        contradictions += rows.setdefault(prompt_id, item)["answer"] != answer
+        key = prompt_id(name, prompt)
+        item = {"prompt_id": key, "split": split, "task": name, "prompt": prompt, "answer": answer}
+        contradictions += rows.setdefault(key, item)["answer"] != answer
     if contradictions:
         log.warning("%s: %d rows repeat a prompt with another answer; the first one counts", name, contradictions)
     if not rows:
@@ -88,9 +93,9 @@ def items(name: str, source: Mapping[str, Any], split: str) -> list[dict[str, st
     chosen = sorted(rows)
     if source.get("n"):
         # Not by prompt_id itself, which is what a person may sort and cut by.
-        chosen = sorted(sorted(rows, key=lambda prompt_id: hashlib.blake2b(prompt_id.encode()).digest())[: source["n"]])
+        chosen = sorted(sorted(rows, key=lambda key: hashlib.blake2b(key.encode()).digest())[: source["n"]])
     log.info("%s: %d items", name, len(chosen))
-    return [rows[prompt_id] for prompt_id in chosen]
+    return [rows[key] for key in chosen]
 
 
 class Corpus(Task, Protocol):
@@ -104,8 +109,7 @@ class Corpus(Task, Protocol):
 
 def problems(name: str, source: Mapping[str, Any]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """The training problems of the corpus ``name`` that are fit, and those that are not (see `Corpus.filtered`)."""
-    module_file(name)
-    corpus: Corpus = importlib.import_module(module_name(name)).Task(name)
+    corpus = cast(Corpus, find(name))
     return corpus.filtered(corpus.load(source), source)
 
 

@@ -11,7 +11,6 @@ The paper does not say how it filtered them; every filter and default here is ou
 - ``not verifiable``: the answer is prose, or math-verify can't parse it, or finds it different from itself.
 """
 
-import hashlib
 import logging
 import re
 from collections import Counter
@@ -22,6 +21,7 @@ from math_verify import verify
 
 from prefdelta.dataset import load_rows
 from prefdelta.decontaminate import normalised
+from prefdelta.tasks import prompt_id
 from prefdelta.tasks.common import MathTask, parsed
 
 log = logging.getLogger(__name__)
@@ -54,8 +54,8 @@ class Task(MathTask):
         for number, row in enumerate(rows, 1):
             problem, answer = row["problem"] or "", (row["answer"] or "").strip()
             prompt, reference = self.render({"problem": problem, "answer": answer})
-            prompt_id = hashlib.blake2b(f"{self.name}\n{prompt}".encode(), digest_size=8).hexdigest()
-            found = {"prompt_id": prompt_id, "task": self.name, "prompt": prompt}
+            key = prompt_id(self.name, prompt)
+            found = {"prompt_id": key, "task": self.name, "prompt": prompt}
             fault = _fault(problem, answer, row["question_type"], source["min_characters"], source["max_characters"])
             text = normalised(problem)
             if fault is None and text in known:
@@ -63,7 +63,7 @@ class Task(MathTask):
             if fault is None and (detail := _unverifiable(answer)):
                 fault = "not verifiable", detail
             if fault is None:
-                known[text] = prompt_id
+                known[text] = key
                 kept.append({**found, "answer": reference})
             else:
                 left_out.append({**found, "reason": fault[0], "detail": fault[1]})
