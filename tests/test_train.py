@@ -12,11 +12,15 @@ import polars as pl
 import psutil
 import pytest
 import torch
+from datasets import Dataset
 from loopback import eventually
+from peft import LoraConfig
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from prefdelta import train
+from prefdelta.chat import render
 from prefdelta.manifest import write_manifest
 from prefdelta.microworld import authors, problems
 from prefdelta.microworld.pretrain import make_model, make_tokenizer, pretrain_model
@@ -96,7 +100,7 @@ def run(inputs, output, references=None, pairs=None, **changes):
     train.train_policy(
         pairs or inputs / "pairs.parquet",
         inputs / "base" / "manifest.json",
-        (references or stored) if recipe["trainer"] == "dpo" else {},
+        {} if recipe["trainer"] == "sft" else references or stored,
         output / "manifest.json",
         output.with_name(f"{output.name}.log"),
         recipe=recipe,
@@ -117,19 +121,54 @@ def difference(one, other):
     return max(float((tensor - weights(other)[name]).abs().max()) for name, tensor in weights(one).items())
 
 
+def stock(inputs, output, trainer="dpo", normalised=False, lora=None, **changes):
+    """The losses of TRL's own trainer on the same pairs, as texts; its model goes to ``output``."""
+    set_seed(3)
+    tokenizer = AutoTokenizer.from_pretrained(inputs / "base")
+    pairs = read_table(inputs / "pairs.parquet", Pairs)
+    prompts = [render(tokenizer, prompt, CHAT) for prompt in pairs["prompt"]]
+    sides = {side: [text + tokenizer.eos_token for text in pairs[side]] for side in ("chosen", "rejected")}
+    arguments = {"learning_rate": 1e-3, "per_device_train_batch_size": 8, "lr_scheduler_type": "linear", "seed": 3, "beta": 0.5}
+    arguments |= {"output_dir": output / "work", "logging_steps": 1, "report_to": "none", "use_cpu": True, "disable_tqdm": True}
+    arguments |= {"gradient_checkpointing": False, "bf16": False, "save_strategy": "no", **changes}
+    if trainer == "dpo":
+        data = Dataset.from_dict({"prompt": prompts, **sides})
+        settings = DPOConfig(**arguments, loss_type=["sigmoid_norm" if normalised else "sigmoid"])
+    else:
+        labels = [side == "chosen" for side in sides for _ in prompts]
+        data = Dataset.from_dict({"prompt": prompts * 2, "completion": sides["chosen"] + sides["rejected"], "label": labels})
+        data = data.shuffle(seed=3)
+        settings = KTOConfig(**arguments, train_sampling_strategy="sequential", dataloader_drop_last=True)
+    adapter = LoraConfig(**lora, task_type="CAUSAL_LM", target_modules="all-linear") if lora else None
+    kind = {"dpo": DPOTrainer, "kto": KTOTrainer}[trainer]
+    made = kind(str(inputs / "base"), args=settings, train_dataset=data, processing_class=tokenizer, peft_config=adapter)
+    made.train()
+    (made.model.merge_and_unload() if lora else made.model).save_pretrained(output)
+    return [entry["loss"] for entry in made.state.log_history if "loss" in entry]
+
+
 @pytest.mark.parametrize("max_length", [1024, CUT])
-@pytest.mark.parametrize("length_normalised", [False, True])
-def test_stored_references_train_like_stock_trl(inputs, tmp_path, monkeypatch, max_length, length_normalised):
-    recipe = {"max_length": max_length, "length_normalised": length_normalised, "steps": 3}
-    stored = run(inputs, tmp_path / "stored", **recipe)
-    monkeypatch.setattr(train, "_stored_references", lambda *_: {})
-    monkeypatch.setattr(train, "StoredReferenceDPOTrainer", train.DPOTrainer)  # which computes its own
-    stock = run(inputs, tmp_path / "stock", **recipe)
-    assert stored["losses"] == pytest.approx(stock["losses"], abs=1e-5)
-    assert stored["losses"][0] == pytest.approx(LN2, abs=1e-4)
-    assert abs(stored["losses"][-1] - LN2) > 1e-4
-    assert difference(tmp_path / "stored", tmp_path / "stock") < 1e-5
-    assert difference(tmp_path / "stored", inputs / "base") > 1e-4
+@pytest.mark.parametrize("trainer", ["dpo", "normalised", "kto", "lora"])
+def test_training_is_that_of_stock_trl(inputs, tmp_path, trainer, max_length):
+    ours = {
+        "dpo": {},
+        "normalised": {"length_normalised": True},
+        "kto": {"trainer": "kto"},
+        "lora": {"lora": {"r": 2, "alpha": 4}},
+    }
+    theirs = {
+        "dpo": {},
+        "normalised": {"normalised": True},
+        "kto": {"trainer": "kto"},
+        "lora": {"lora": {"r": 2, "lora_alpha": 4}},
+    }
+    manifest = run(inputs, tmp_path / "ours", **ours[trainer], steps=3, max_length=max_length)
+    losses = stock(inputs, tmp_path / "stock", **theirs[trainer], max_steps=3, max_length=max_length)
+    assert manifest["losses"] == pytest.approx(losses, abs=1e-5)
+    assert manifest["losses"][0] == pytest.approx(0.5 if trainer == "kto" else LN2, abs=1e-4)
+    assert abs(manifest["losses"][-1] - losses[0]) > 1e-4
+    assert difference(tmp_path / "ours", tmp_path / "stock") < 1e-5
+    assert difference(tmp_path / "ours", inputs / "base") > 1e-4
 
 
 def test_same_cell_and_seed_give_the_same_weights(inputs, tmp_path):
@@ -141,7 +180,7 @@ def test_references_of_another_policy_are_refused(inputs, tmp_path):
     wrong = read_table(inputs / "rejected_reference.parquet", References).with_columns(logp=pl.col("logp") - 3)
     write_table(wrong, References, tmp_path / "wrong.parquet")
     references = {"chosen": inputs / "chosen_reference.parquet", "rejected": tmp_path / "wrong.parquet"}
-    with pytest.raises(train.TrainingError, match=r"not ln 2.*wrong\.parquet"):
+    with pytest.raises(train.TrainingError, match=r"not 0\.6931.*wrong\.parquet"):
         run(inputs, tmp_path / "out", references)
     assert not (tmp_path / "out" / "manifest.json").exists()
     missing = {"chosen": inputs / "chosen_reference.parquet", "rejected": inputs / "chosen_reference.parquet"}
@@ -274,12 +313,12 @@ def reasoner(request, tmp_path_factory):
 @pytest.mark.parametrize("trainer", ["dpo", "kto", "sft"])
 def test_reasoning_is_trained_on_though_the_template_drops_it(reasoner, tmp_path, monkeypatch, trainer):
     seen = []
-    original = train._trainer
-    monkeypatch.setattr(train, "_trainer", lambda *words: seen.append(original(*words)) or seen[0])
+    original = train.make_trainer
+    monkeypatch.setattr(train, "make_trainer", lambda *words, **names: seen.append(original(*words, **names)) or seen[0])
     manifest = run(reasoner, tmp_path / "out", trainer=trainer, beta=None if trainer == "sft" else 0.5, steps=1)
     if trainer == "dpo":  # references were computed from the same tokens
         assert manifest["losses"][0] == pytest.approx(LN2, abs=1e-4)
-    (trainer_,) = seen
+    ((trainer_, _),) = seen
     tokenizer = AutoTokenizer.from_pretrained(reasoner / "base")
     for row in trainer_.train_dataset:
         if trainer == "dpo":

@@ -39,6 +39,25 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: list[str], chat: dict[st
     return ids
 
 
+def tokenised(
+    tokenizer: PreTrainedTokenizerBase, prompts: list[str], texts: list[str], chat: dict[str, Any]
+) -> list[tuple[list[int], int]]:
+    """Token ids of each prompt and its trace together, as they are trained on, and where the trace begins.
+
+    It begins where these ids part from those of the prompt alone.
+    """
+    once = dict.fromkeys(prompts)
+    rendered = {prompt: render(tokenizer, prompt, chat) for prompt in once}
+    alone = dict(zip(once, tokenizer(list(rendered.values()), add_special_tokens=False)["input_ids"], strict=True))
+    pairs = list(zip(prompts, texts, strict=True))
+    wholes = [rendered[prompt] + target(tokenizer, rendered[prompt], text) for prompt, text in pairs]
+    found = []
+    for prompt, ids in zip(prompts, tokenizer(wholes, add_special_tokens=False)["input_ids"], strict=True):
+        both = enumerate(zip(alone[prompt], ids, strict=False))
+        found.append((ids, next((place for place, (one, other) in both if one != other), len(alone[prompt]))))
+    return found
+
+
 def decode(
     tokenizer: PreTrainedTokenizerBase, tokens: list[int], finish_reason: Literal["stop", "length"], settings: dict[str, Any]
 ) -> Completion:

@@ -227,6 +227,6 @@ def training_size(study: Study, method: str) -> dict[str, int]:
 def training_references(study: Study, wildcards: Any) -> dict[str, str]:
     """The stored references of both sides, for methods that use them."""
     names = checked_names(study, wildcards)
-    if study.methods[names["method"]].trainer != "dpo":
+    if not study.methods[names["method"]].has_reference:
         return {}
     return {f"{side}_reference": paths.REFERENCE.format(**names, generator=names[side]) for side in ("chosen", "rejected")}

@@ -58,6 +58,11 @@ class Recipe(BaseModel):
         return self
 
     @property
+    def has_reference(self) -> bool:
+        """Whether the loss compares with the untrained policy."""
+        return self.trainer != "sft"
+
+    @property
     def processes(self) -> int:
         """Training processes, one for each GPU."""
         return max(1, self.gpus)

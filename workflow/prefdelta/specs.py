@@ -140,7 +140,7 @@ def ratings_spec(study: Study, name: str) -> str:
 
 
 def reference_spec(study: Study, policy: str) -> str:
-    recipes = [recipe for recipe in study.methods.values() if recipe.trainer == "dpo"]
+    recipes = [recipe for recipe in study.methods.values() if recipe.has_reference]
     # The arithmetic of training: float32 weights, but for those that only an adapter is trained on.
     dtype = "auto" if recipes and all(recipe.lora for recipe in recipes) else "float32"
     arithmetic = {"dtype": dtype, "bf16": any(recipe.bf16 for recipe in recipes)}
