@@ -6,7 +6,7 @@ import build
 import polars as pl
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig, MistralConfig
 
 from prefdelta.evaluate import evaluate_model
 from prefdelta.generate import Request, Sampling, complete
@@ -20,6 +20,7 @@ from prefdelta.traces import TracesError, sample_traces
 
 RNG = random.Random(0)
 PROMPTS = [render(draw(RNG.choice(["arithmetic", "story"]), RNG.randint(1, 4), RNG), RNG) for _ in range(9)]
+MANY = [render(draw(RNG.choice(["arithmetic", "story"]), RNG.randint(1, 8), RNG), RNG) for _ in range(24)]
 LIMIT = 30
 
 
@@ -79,6 +80,48 @@ def test_a_completion_is_greedy_where_each_token_is_the_most_likely(checkpoint):
     (found,) = sample(checkpoint, PROMPTS[:1], n=1, temperature=0.0)[0]
     assert found.text == tokenizer.decode(ids[len(start) :], skip_special_tokens=True)
     assert found.n_tokens == len(ids) - len(start)
+
+
+def windowed(tokenizer):
+    """A model whose attention reaches back 8 tokens, with fewer heads of keys than of queries."""
+    words = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = MistralConfig(vocab_size=len(tokenizer), num_key_value_heads=2, sliding_window=8, **words)
+    return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama", "sliding window"])
+def test_greedy_answers_are_those_of_transformers_though_rows_leave_the_batch(family, tmp_path):
+    torch.manual_seed(2)
+    tokenizer = make_tokenizer()
+    model = windowed(tokenizer) if family == "sliding window" else make_model(family, 32, 2, 2, tokenizer)
+    for weights in model.model.layers.parameters():
+        weights.data *= 4  # else a random model repeats one token
+    ends = list(range(3, len(tokenizer), 12))  # some rows end early, some late, some at the limit
+    model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=0, do_sample=False, max_new_tokens=LIMIT)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    asked = tokenizer([f"<user>{prompt}<assistant>" for prompt in MANY], padding=True, return_tensors="pt")
+    expected = []
+    for tokens in model.eval().generate(**asked)[:, asked["input_ids"].shape[1] :].tolist():
+        end = next((place for place, token in enumerate(tokens) if token in {*ends, tokenizer.eos_token_id}), None)
+        text = tokenizer.decode(tokens[:end], skip_special_tokens=True)
+        expected.append((text, LIMIT if end is None else end + 1, "length" if end is None else "stop"))
+    found = [one for several in sample(tmp_path, MANY, n=1, temperature=0.0, batch_size=len(MANY)) for one in several]
+    assert [(one.text, one.n_tokens, one.finish_reason) for one in found] == expected
+    assert len({n_tokens for _, n_tokens, _ in expected}) > 3
+
+
+def test_tokens_are_drawn_as_often_as_the_model_and_the_sampling_say(checkpoint):
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(checkpoint).eval(), make_tokenizer()
+    logits = model(**tokenizer(f"<user>{PROMPTS[0]}<assistant>", return_tensors="pt")).logits[0, -1].detach() / 0.3
+    logits[logits < logits.topk(5).values[-1]] = -torch.inf
+    drawn = Request("", PROMPTS[0], sampling(4000, 0.3, limit=1, top_k=5))
+    ((*completions,),) = ask(checkpoint, [drawn], batch_size=500)
+    texts = [completion.text for completion in completions]
+    for token, share in enumerate(logits.softmax(0).tolist()):
+        if share and token not in tokenizer.all_special_ids:
+            assert texts.count(tokenizer.decode(token)) / len(texts) == pytest.approx(share, abs=0.03)
+    assert len(set(texts)) > 2
 
 
 def test_the_finish_reason_says_whether_the_end_token_came_within_the_limit(checkpoint):

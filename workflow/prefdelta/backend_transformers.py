@@ -1,13 +1,19 @@
-"""Generation with transformers: batched by length, with a key-value cache, deterministic for a seed."""
+"""Generation with transformers: batched by length, without work for what has ended, deterministic for a seed."""
 
 import logging
 import time
-from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from prefdelta.chat import decode, encode
 from prefdelta.generate import Completion, Request, Sampling
@@ -50,22 +56,12 @@ class _Sampler:
         self.model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=settings["dtype"]).to(self.device).eval()
         ends = self.model.generation_config.eos_token_id  # more than one where turns and texts end differently (Llama 3)
         self.ends = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
-        # Else its other values (a repetition penalty, say) would hold wherever the request is silent.
-        self.model.generation_config = GenerationConfig()
         self.settings = settings
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
 
     def sample(self, prompts: list[str], sampling: Sampling) -> list[list[Completion]]:
         """The completions of each of ``prompts`` (user messages), in the given order."""
         encoded = encode(self.tokenizer, prompts, self.settings)
-        drawn = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
-        config = GenerationConfig(
-            do_sample=sampling.temperature > 0,
-            max_new_tokens=sampling.max_new_tokens,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=sorted(self.ends),
-            **(drawn if sampling.temperature > 0 else {}),
-        )
         # Neighbours in a batch have equal lengths, so little is padded; the longest come first, so a batch that does not
         # fit in memory fails at once.
         order = sorted((-len(ids), index) for index, ids in enumerate(encoded) for _ in range(sampling.samples))
@@ -74,20 +70,74 @@ class _Sampler:
         started = time.monotonic()
         for begin in range(0, len(order), batch_size):
             batch = [index for _, index in order[begin : begin + batch_size]]
-            for index, made in zip(batch, self._batch([encoded[i] for i in batch], config), strict=True):
-                results[index].append(made)
+            with torch.inference_mode():
+                made = self._batch([encoded[i] for i in batch], sampling)
+            for index, tokens in zip(batch, made, strict=True):
+                ended = tokens[-1] in self.ends
+                results[index].append(decode(self.tokenizer, tokens, "stop" if ended else "length", self.settings))
             done = min(begin + batch_size, len(order))
             left = (time.monotonic() - started) / done * (len(order) - done)
             log.info("sampled %d of %d completions, about %.0f s left", done, len(order), left)
         return results
 
-    def _batch(self, encoded: list[list[int]], config: GenerationConfig) -> Iterator[Completion]:
-        batch = self.tokenizer.pad({"input_ids": encoded}, return_tensors="pt").to(self.device)
-        with torch.inference_mode():
-            output = self.model.generate(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], generation_config=config
-            )
-        for tokens in output[:, batch["input_ids"].shape[1] :].tolist():
-            end = next((place for place, token in enumerate(tokens) if token in self.ends), None)
-            kept = tokens if end is None else tokens[: end + 1]
-            yield decode(self.tokenizer, kept, "length" if end is None else "stop", self.settings)
+    def _batch(self, prompts: list[list[int]], sampling: Sampling) -> list[list[int]]:
+        """The tokens that follow each of ``prompts``, up to an end token, which is kept.
+
+        As `generate` of transformers, but the samples of a prompt, which are neighbours, share its forward, and rows that have
+        ended leave the batch: whenever they are a quarter of it, since the cache of the others is copied each time.
+        """
+        batch = self.tokenizer.pad({"input_ids": [ids for ids, _ in groupby(prompts)]}, return_tensors="pt").to(self.device)
+        places = [place for place, (_, same) in enumerate(groupby(prompts)) for _ in same]
+        cache, mask = DynamicCache(config=self.model.config), batch["attention_mask"]
+        logits = self._forward(batch["input_ids"], mask, cache)
+        kept = torch.tensor(places, device=self.device)
+        logits, mask = logits[kept], mask[kept]
+        cache.reorder_cache(kept)
+        warpers = _warpers(sampling)
+        made: list[list[int]] = [[] for _ in prompts]
+        rows, ended = list(range(len(prompts))), set()
+        while True:
+            if sampling.temperature > 0:
+                tokens = torch.multinomial(warpers(None, logits).softmax(-1), 1)
+            else:
+                tokens = logits.argmax(-1, keepdim=True)
+            for row, token in zip(rows, tokens[:, 0].tolist(), strict=True):
+                if row not in ended:
+                    made[row].append(token)
+                    if token in self.ends or len(made[row]) == sampling.max_new_tokens:
+                        ended.add(row)
+            going = [place for place, row in enumerate(rows) if row not in ended]
+            if not going:
+                return made
+            if len(going) <= 0.75 * len(rows):
+                kept = torch.tensor(going, device=self.device)
+                rows, tokens, mask = [rows[place] for place in going], tokens[kept], mask[kept]
+                cache.reorder_cache(kept)
+            mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+            logits = self._forward(tokens, mask, cache)
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+        """Logits (float32) of what follows ``ids``, which end where ``mask`` (of all that is in ``cache`` and of them) ends."""
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        found = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: torch.Tensor = found.logits[:, -1].float()
+        return logits
+
+
+def _warpers(sampling: Sampling) -> LogitsProcessorList:
+    """What `generate` of transformers makes of logits, in its order."""
+    warpers = LogitsProcessorList()
+    if sampling.temperature not in (0, 1):
+        warpers.append(TemperatureLogitsWarper(sampling.temperature))
+    if sampling.top_k:
+        warpers.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        warpers.append(TopPLogitsWarper(sampling.top_p))
+    return warpers

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from trl.trainer.utils import FusedCausalLMOutput
@@ -30,8 +31,9 @@ class Packing:
     """Where the tokens of a padded batch [rows, length] lie in one row of T tokens.
 
     ``tokens`` [T]: their ids. ``positions`` [T]: their places in their rows. ``groups``: for rows of like lengths, the token at
-    each place [rows of the group, longest of the group] (past a row's end: its last). ``origin`` [T]: where a token's output
-    lies among those of all groups. ``predictors``: the token before each token that has a label. ``labels``: those labels.
+    each place [rows of the group, longest of the group] (any past a row's end, since none looks ahead). ``origin`` [T]: where a
+    token's output lies among those of all groups. ``predictors``: the token before each token that has a label. ``labels``: those
+    labels.
     """
 
     tokens: Tensor
@@ -66,7 +68,7 @@ def pack(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Packing:
         longest = lengths[pending[0]]
         rows = [row for row in pending if lengths[row] >= _LIKE * longest]
         pending = pending[len(rows) :]
-        index = torch.stack([torch.cat([places[row], places[row][-1:].expand(longest - lengths[row])]) for row in rows])
+        index = pad_sequence([places[row] for row in rows], batch_first=True)
         for number, row in enumerate(rows):
             begin = offset + number * longest
             origin[places[row]] = torch.arange(begin, begin + lengths[row])

@@ -134,15 +134,14 @@ def pretrain_model(
     losses = []
     started = told = time.monotonic()
     for step, batch in enumerate(_batches(texts, batch_size, rng), start=1):
-        ids = torch.full((len(batch), max(len(tokens) for tokens, _ in batch)), tokenizer.pad_token_id)
-        targets = torch.full_like(ids, -100)
-        for row, (tokens, n_prompt) in enumerate(batch):
-            ids[row, : len(tokens)] = torch.tensor(tokens)
-            targets[row, n_prompt : len(tokens)] = ids[row, n_prompt : len(tokens)]
+        width = max(len(tokens) for tokens, _ in batch)
+        ids = torch.tensor([tokens + [tokenizer.pad_token_id] * (width - len(tokens)) for tokens, _ in batch])
+        begins, ends = torch.tensor([(n_prompt, len(tokens)) for tokens, n_prompt in batch]).split(1, dim=1)
+        positions = torch.arange(1, width)
+        on_trace = (positions >= begins) & (positions < ends)
         # Padding stands on the right and attention is causal, so no mask is needed.
         hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
-        on_trace = targets[:, 1:] != -100
-        loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[on_trace]), targets[:, 1:][on_trace])
+        loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[on_trace]), ids[:, 1:][on_trace])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
