@@ -10,7 +10,7 @@ import pytest
 from loopback import KEY, completion, content, entries, refusal, server
 from starlette.responses import JSONResponse, PlainTextResponse
 
-from prefdelta.client import Connection, adapted, ask, choices, connected
+from prefdelta.client import Connection, _Limit, adapted, ask, choices, connected
 from prefdelta.endpoint import EndpointError
 from prefdelta.store import Store
 
@@ -150,6 +150,84 @@ def test_a_storm_of_refusals_is_sat_out_with_fewer_requests():
     assert refused < 150
 
 
+def test_many_requests_go_out_where_the_server_takes_them():
+    under_way, most = 0, 0
+
+    class Slow(JSONResponse):
+        async def __call__(self, scope, receive, send):
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.05)
+            under_way -= 1
+            await super().__call__(scope, receive, send)
+
+    with server(lambda n, body: Slow(content("a", "b"))) as (endpoint, bodies):
+        asked(endpoint, 300, concurrency=40)
+    assert most == 40
+    assert len(bodies) == 300
+
+
+@pytest.mark.parametrize("overloaded", ["429", "hangs"])
+def test_the_servers_limit_is_found_and_kept_with_few_refusals(overloaded):
+    under_way, refused, seen, n = 0, 0, [], 300
+
+    class Limited(JSONResponse):
+        """Six requests at a time. One more is refused, or gets no answer in time."""
+
+        async def __call__(self, scope, receive, send):
+            nonlocal under_way, refused
+            if under_way >= 6:
+                refused += 1
+                await asyncio.sleep(0.4 if overloaded == "hangs" else 0)
+                await refusal(429, **{"x": "no Retry-After"})(scope, receive, send)
+                return
+            under_way += 1
+            seen.append(under_way)
+            await asyncio.sleep(0.01)
+            under_way -= 1
+            await super().__call__(scope, receive, send)
+
+    with server(lambda n, body: Limited(content("a", "b"))) as (endpoint, _):
+        asked(endpoint, n, concurrency=64, retries=8, timeout=0.3)
+    assert 0 < refused < (0.2 if overloaded == "429" else 0.5) * n  # what hangs is noticed late
+    later = seen[len(seen) // 2 :]
+    assert sum(later) / len(later) > 2.5
+
+
+def test_what_a_limit_hears_of_requests_from_before_it_fell_is_no_news():
+    async def run():
+        limit = _Limit(100)
+        places = [await limit.enter() for _ in range(8)]
+        sent = time.monotonic()
+        limit.overloaded(sent, places[-1])
+        assert limit.value == pytest.approx(5.6)
+        for under_way in places:
+            limit.overloaded(sent, under_way)
+        limit.overloaded(time.monotonic(), 8)  # went out afterwards, but with more under way than the limit
+        assert limit.value == pytest.approx(5.6)
+        limit.overloaded(time.monotonic(), 5)
+        assert limit.value == pytest.approx(3.92)
+        for _ in range(100):
+            limit.overloaded(time.monotonic(), 1)
+        assert limit.value == 1
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("exempt, n_seen", [("", 1), ("127.0.0.1", 0)])
+def test_the_environments_proxy_is_used_unless_the_address_is_exempt(exempt, n_seen, monkeypatch):
+    with server(echo) as (endpoint, bodies), server(lambda n, body: refusal(400)) as (proxy, _):
+        monkeypatch.setenv("http_proxy", proxy["base_url"].removesuffix("/v1"))
+        monkeypatch.setenv("no_proxy", exempt)
+        if exempt:
+            asked(endpoint, 1)
+        else:
+            with pytest.raises(EndpointError):
+                asked(endpoint, 1)
+    assert len(bodies) == 1 - n_seen
+
+
 @pytest.mark.parametrize("status", [400, 422])
 @pytest.mark.parametrize(
     "key, message",
@@ -239,6 +317,21 @@ def test_progress_is_told_with_rates_and_time_left(caplog, monkeypatch):
     assert "of 30 answers" in caplog.text
     assert "about" in caplog.text
     assert "30 answers, 30 requests made for them, 0 declined; tokens: 150 read, 420 written" in caplog.text
+
+
+def test_a_server_that_never_answers_is_an_error_that_says_for_how_long_it_was_waited():
+    def never(n, body):
+        time.sleep(0.4)
+        return echo(n, body)
+
+    with server(never) as (endpoint, _), pytest.raises(EndpointError, match=r"0 retries: no answer within 0\.2 s"):
+        asked(endpoint, 1, retries=0, timeout=0.2)
+
+
+def test_a_refusal_in_json_is_read_without_its_backslashes():
+    with server(lambda n, body: refusal(400, 'Invalid "n"') if "n" in body else echo(n, body)) as (endpoint, bodies):
+        assert len(asked(endpoint, 1)[0]) == 2
+    assert len(bodies) == 3
 
 
 def test_the_key_is_in_no_message(caplog):

@@ -25,7 +25,7 @@ def folder(tmp_path, monkeypatch):
 
 def put(request=REQUEST, response=RESPONSE, endpoint=ENDPOINT):
     store = Store(endpoint)
-    store.put(request, response, 0.5)
+    store.put(store.key(request), json.dumps(request), response, 0.5)
     return store
 
 
@@ -119,11 +119,12 @@ def test_an_entry_that_is_damaged_within_is_none(folder):
 
 def test_many_processes_write_at_once_and_nothing_is_lost(folder):
     code = """
-import sys
+import json, sys
 from prefdelta.store import Store
 store = Store({"kind": "url", "base_url": "http://a/v1"})
 for number in range(300):
-    store.put({"who": sys.argv[1], "number": number}, {"text": sys.argv[1] * 5000}, None)
+    request = {"who": sys.argv[1], "number": number}
+    store.put(store.key(request), json.dumps(request), {"text": sys.argv[1] * 5000}, None)
 """
     jobs = [subprocess.Popen([sys.executable, "-c", code, name]) for name in "abc"]
     assert [job.wait() for job in jobs] == [0, 0, 0]
@@ -137,13 +138,59 @@ for number in range(300):
 def test_texts_stay_on_the_disk():
     store = Store(ENDPOINT)
     for number in range(100):
-        store.put({"number": number}, {"text": "x" * 200_000}, None)
+        store.put(store.key({"number": number}), json.dumps({"number": number}), {"text": "x" * 200_000}, None)
     tracemalloc.start()
     again = Store(ENDPOINT)
     assert again.get(again.key({"number": 99}))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 3_000_000  # of 20 MB
+
+
+def test_any_number_of_keys_is_found_and_the_latest_entry_of_each(monkeypatch):
+    monkeypatch.setattr("prefdelta.store._RECENT", 7)
+    store = Store(ENDPOINT)
+    keys = [store.key({"number": number}) for number in range(100)]
+    for turn in range(3):
+        for number in range(0, 100, turn + 1):
+            store.put(keys[number], "{}", {"turn": turn, "number": number}, None)
+    for reader in (store, Store(ENDPOINT)):
+        for number, key in enumerate(keys):
+            turn = 2 if number % 3 == 0 else 1 if number % 2 == 0 else 0
+            assert reader.get(key) == {"turn": turn, "number": number}
+        assert reader.get(store.key({"number": 100})) is None
+
+
+def test_a_key_that_begins_like_another_is_not_that_one():
+    store = put()
+    key = store.key(REQUEST)
+    assert store.get(key[:16] + key[:16:-1] + "0") is None
+
+
+def test_keys_take_little_memory(monkeypatch):
+    monkeypatch.setattr("prefdelta.store._RECENT", 1000)
+    store, n, text = Store(ENDPOINT), 10_000, "{}"
+    store.put("0" * 64, text, {}, None)
+    tracemalloc.start()
+    for number in range(n):
+        store.put(f"{(number + 1) * 2654435761:064x}"[::-1], text, {}, None)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 16 * n + 200 * 1000  # those that were put last are kept as they are
+
+
+def test_a_killed_process_loses_nothing_that_was_put(folder):
+    code = """
+import os, signal
+from prefdelta.store import Store
+store = Store({"kind": "url", "base_url": "http://a/v1"})
+for number in range(20):
+    store.put(store.key({"number": number}), "{}", {"number": number}, None)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    store = Store(ENDPOINT)
+    assert [store.get(store.key({"number": number})) for number in range(20)] == [{"number": number} for number in range(20)]
 
 
 def test_without_a_variable_the_store_is_in_the_working_directory(tmp_path, monkeypatch):

@@ -194,7 +194,7 @@ class _Batches:
             except ValueError as error:
                 return str(error)
             if complete:
-                self.store.put(request, content, None)
+                self.store.put(line["custom_id"], json.dumps(request), content, None)
             else:
                 learn(self.lacks, "n", self.connection.base_url)
             return ""

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import json
 import logging
+import math
 import os
 import random
 import re
@@ -14,12 +15,14 @@ import secrets
 import subprocess
 import sys
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+import aiohttp
 
 from prefdelta.endpoint import EndpointError, free_port, serving
 from prefdelta.manifest import read_manifest
@@ -41,6 +44,9 @@ _SPEED = {
 }
 _LONGEST_PAUSE = 120.0  # seconds; who is told to wait longer gives up
 PROGRESS = 30.0  # seconds between two lines in the log
+_FIRST = 8  # requests under way at the start
+_LESS = 0.7  # of the requests under way go on after an overload
+_PATIENCE = 50  # round trips before one more is tried where that was too many
 
 
 @dataclass(frozen=True)
@@ -204,9 +210,8 @@ def adapted(body: Body, lacks: set[str]) -> list[Body]:
     return [{**single, "seed": body["seed"] + number} for number in range(body["n"])]
 
 
-def retry_after(error: APIStatusError) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
     """The seconds for which a server asks to be left alone, by its header Retry-After (seconds or a date) or retry-after-ms."""
-    headers = error.response.headers
     try:
         if "retry-after-ms" in headers:
             return float(headers["retry-after-ms"]) / 1000
@@ -233,16 +238,22 @@ def ask(
 
     What the store knows is not asked; what is answered is stored. Connection errors, timeouts (``timeout`` seconds a request),
     408, 409, 429 and 5xx are tried again up to ``retries`` times, after the time that the server names or else with exponential
-    backoff. At 429 fewer requests go out at once (at most ``concurrency``, halved at each refusal, then slowly more), and a try
-    does not count if others got answers meanwhile. Keys that the server does not know (see `adapted`) are done without. A
+    backoff; at 429 a try does not count if others got answers meanwhile. At most ``concurrency`` requests are under way, fewer
+    where the server can't take so many (see `_Limit`). Keys that the server does not know (see `adapted`) are done without. A
     request that it declines for its content or length has choices that say so, and is not stored. Raises EndpointError where
     the endpoint refuses requests, stays out of reach, or was started by this job and ended.
     """
 
     async def run() -> None:
-        # Retries are ours, since the client's own keep no count of what others are told.
-        async with AsyncOpenAI(base_url=connection.base_url, api_key=connection.key, max_retries=0, timeout=timeout) as client:
-            await _Asker(connection, client, store, concurrency, retries).ask(n, body, answered)
+        # The openai package needs 3 to 4 times the processor time for a request: see benchmarks/judge.py.
+        async with aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {connection.key}", "Content-Type": "application/json"},
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(timeout),
+            proxy=_proxy(connection.base_url),
+        ) as session:
+            await _Asker(connection, session, store, concurrency, retries).ask(n, body, answered)
 
     try:
         asyncio.run(run())
@@ -250,17 +261,86 @@ def ask(
         raise errors.exceptions[0] from None
 
 
-class _Asker:
-    """The requests of one call of `ask`: how many are under way, and what they have found out about the server."""
+def _proxy(base_url: str) -> str | None:
+    """The proxy that the environment names for an address. aiohttp itself would look it up for each request, in a thread."""
+    address = urllib.parse.urlsplit(base_url)
+    return None if urllib.request.proxy_bypass(address.netloc) else urllib.request.getproxies().get(address.scheme)
 
-    def __init__(self, connection: Connection, client: AsyncOpenAI, store: Store, concurrency: int, retries: int) -> None:
-        self.connection, self.client, self.store = connection, client, store
+
+class _Refused(Exception):
+    """A response with an error status."""
+
+    def __init__(self, status: int, content: str, headers: Mapping[str, str]) -> None:
+        with contextlib.suppress(ValueError):
+            content = str(json.loads(content))  # without JSON's backslashes, for `declined` and `lacking`
+        super().__init__(f"{status}: {content}")
+        self.status, self.headers = status, headers
+
+
+class _Limit:
+    """How many requests are under way: as many as the server takes, at most ``most``.
+
+    The limit doubles each round trip up to the first overload. Then each overload lowers it to `_LESS`, and each round trip
+    raises it by one (additive increase, multiplicative decrease); but the number that was too many last is tried again only after
+    `_PATIENCE` round trips, so that the limit stays just below it and refusals are few.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.value = float(min(most, _FIRST))
+        self.too_many = math.inf
+        self._lowered = 0.0  # when
+        self._under_way = 0
+        self._places = int(self.value)  # free or taken
+        self._free = asyncio.Semaphore(self._places)
+
+    async def enter(self) -> int:
+        """Waits until one more request may go out. Returns how many are under way with it."""
+        await self._free.acquire()
+        self._under_way += 1
+        return self._under_way
+
+    def leave(self) -> None:
+        self._under_way -= 1
+        if self._places > int(self.value):
+            self._places -= 1
+        else:
+            self._free.release()
+
+    def answered(self) -> None:
+        """To be called at each answer, before `leave`."""
+        if not self._free.locked():
+            return  # it is not this limit that keeps requests from going out
+        if self.too_many == math.inf:
+            step = 1.0
+        elif self.too_many - 1 <= self.value < self.too_many:
+            step = 1 / (_PATIENCE * self.value)
+        else:
+            step = 1 / self.value
+        self.value = min(self.most, self.value + step)
+        while self._places < int(self.value):
+            self._places += 1
+            self._free.release()
+
+    def overloaded(self, started: float, under_way: int) -> None:
+        """To be called for a request that was too much. One from before the limit was last lowered (when it went out,
+        ``under_way`` were more than are allowed now, or it was earlier) tells nothing new.
+        """
+        if started > self._lowered and under_way <= self.value:
+            self.too_many = int(self.value)
+            self.value, self._lowered = max(1.0, self.value * _LESS), time.monotonic()
+
+
+class _Asker:
+    """The requests of one call of `ask`, and what they have found out about the server."""
+
+    def __init__(
+        self, connection: Connection, session: aiohttp.ClientSession, store: Store, concurrency: int, retries: int
+    ) -> None:
+        self.connection, self.session, self.store = connection, session, store
         self.concurrency, self.retries = concurrency, retries
         self.lacks: set[str] = set()
-        self.limit = float(concurrency)  # of requests under way
-        self.under_way = 0
-        self.changed = asyncio.Condition()
-        self.lowered = 0.0  # when the limit was last lowered
+        self.limit = _Limit(concurrency)
         self.resume = 0.0  # when the next request may go out
         self.asking: dict[str, asyncio.Event] = {}
         self.done = self.sent = self.declined = self.tokens_in = self.tokens_out = 0
@@ -300,12 +380,12 @@ class _Asker:
 
     async def _answer(self, body: Body) -> list[Choice]:
         """The answer to ``body``, in one request or in as many as the server needs it to be."""
-        await asyncio.sleep(0)  # a long row of stored answers must not keep others from working
         key = self.store.key(body)
         while key in self.asking:  # somebody asks just this
             await self.asking[key].wait()
         stored = self.store.get(key)
         if stored is not None:
+            await asyncio.sleep(0)  # a long row of stored answers must not keep others from working
             return choices(stored)
         parts = adapted(body, self.lacks)
         if parts != [body]:
@@ -313,15 +393,15 @@ class _Asker:
         self.asking[key] = asyncio.Event()
         try:
             started = time.monotonic()
-            response = await self._send(body)
-            made = choices(response)
+            text = json.dumps(body)
+            response, made = await self._send(text.encode())
             if len(made) >= body.get("n", 1):
-                self.store.put(body, response, time.monotonic() - started)
+                self.store.put(key, text, response, time.monotonic() - started)
                 return made
             missing = "n"  # it was passed over in silence
-        except APIStatusError as error:
-            lack = lacking(error.status_code, str(error), body)
-            reason = declined(error.status_code, str(error))
+        except _Refused as error:
+            lack = lacking(error.status, str(error), body)
+            reason = declined(error.status, str(error))
             if reason:
                 if not self.declined:
                     log.warning("%s declined a request: %s", self.connection.base_url, self._told(error))
@@ -335,61 +415,51 @@ class _Asker:
         learn(self.lacks, missing, self.connection.base_url)
         return await self._answer(body)
 
-    async def _send(self, body: Body) -> dict[str, Any]:
-        """The response to one request. Raises APIStatusError for a refusal, EndpointError where all tries have failed."""
+    async def _send(self, body: bytes) -> tuple[dict[str, Any], list[Choice]]:
+        """The response to one request, and its choices. Raises _Refused, or EndpointError where all tries have failed."""
         tries, sent = 0, self.sent
         while True:
-            started = await self._turn()
-            error: APIConnectionError | APIStatusError | ValueError
+            under_way = await self.limit.enter()
+            while (wait := self.resume - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+            started = time.monotonic()
+            error: aiohttp.ClientError | TimeoutError | ValueError | _Refused
             try:
-                # The typed call would leave out what it does not know, and hand back less than there is to store.
-                response: dict[str, Any] = json.loads(await self.client.post("/chat/completions", cast_to=str, body=body))
-                choices(response)
-            except (APIConnectionError, APIStatusError, ValueError) as failure:
+                async with self.session.post(f"{self.connection.base_url}/chat/completions", data=body) as answer:
+                    text = await answer.read()
+                    if not answer.ok:
+                        raise _Refused(answer.status, text.decode(errors="replace"), answer.headers)
+                response: dict[str, Any] = json.loads(text)
+                made = choices(response)
+            except (aiohttp.ClientError, TimeoutError, ValueError, _Refused) as failure:
                 error = failure
             else:
                 self.sent += 1
-                self.limit = min(self.concurrency, self.limit + 1 / self.limit)
+                self.limit.answered()
                 usage = response.get("usage") or {}
                 self.tokens_in += usage.get("prompt_tokens") or 0
                 self.tokens_out += usage.get("completion_tokens") or 0
-                return response
+                return response, made
             finally:
-                await self._leave()
+                self.limit.leave()
             self.connection.check()
-            status = error.status_code if isinstance(error, APIStatusError) else 0
+            status = error.status if isinstance(error, _Refused) else 0
             if status and status not in (408, 409, 429) and status < 500:
                 raise error
-            busy = status == 429
-            pause = retry_after(error) if isinstance(error, APIStatusError) else None
-            if not (busy and self.sent > sent):
+            if status in (408, 429, 504) or isinstance(error, TimeoutError):
+                self.limit.overloaded(started, under_way)
+            pause = retry_after(error.headers) if isinstance(error, _Refused) else None
+            if not (status == 429 and self.sent > sent):
                 tries += 1
             sent = self.sent
             if tries > self.retries or (pause or 0) > _LONGEST_PAUSE:
                 raise EndpointError(f"{self.connection.base_url} failed after {self.retries} retries: {self._told(error)}")
-            if pause is None:
-                pause = min(0.5 * 2**tries, 30) * random.uniform(0.75, 1)
-            if busy:
-                if started > self.lowered:
-                    self.limit, self.lowered = max(1.0, self.limit / 2), time.monotonic()
+            if status == 429 and pause is not None:  # it says so to all
                 self.resume = max(self.resume, time.monotonic() + pause)
             else:
-                await asyncio.sleep(pause)
-
-    async def _turn(self) -> float:
-        """Waits until one more request may go out, and returns the time."""
-        async with self.changed:
-            await self.changed.wait_for(lambda: self.under_way < int(self.limit))
-            self.under_way += 1
-        while (pause := self.resume - time.monotonic()) > 0:
-            await asyncio.sleep(pause)
-        return time.monotonic()
-
-    async def _leave(self) -> None:
-        async with self.changed:
-            self.under_way -= 1
-            self.changed.notify_all()
+                await asyncio.sleep(min(0.5 * 2**tries, 30) * random.uniform(0.75, 1) if pause is None else pause)
 
     def _told(self, error: Exception) -> str:
-        cause = f" ({error.__cause__})" if error.__cause__ else ""
-        return f"{error}{cause}".replace(self.connection.key, "***")
+        if isinstance(error, TimeoutError):
+            return f"no answer within {self.session.timeout.total:g} s"
+        return str(error).replace(self.connection.key, "***")

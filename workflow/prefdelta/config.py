@@ -1,6 +1,7 @@
 """The study: one configuration file as typed, validated models. `schema` gives the JSON schema that editors can use."""
 
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -175,7 +176,7 @@ class OpenAIGenerator(Strict):
     model: str = Field(description="the model's name in requests")
     endpoint: Annotated[UrlEndpoint | VllmEndpoint, Field(discriminator="kind")]
     batch: bool = Field(default=False, description="use the provider's batch API")
-    concurrency: Count = 32
+    concurrency: Count = 128
     retries: int = Field(default=5, ge=0)
     timeout: float = Field(default=600, gt=0, description="seconds for one request")
     system: str | None = None
@@ -231,7 +232,7 @@ class Judge(Strict):
     temperature: float = Field(default=0.6, ge=0)
     max_tokens: Count = 256
     batch: bool = Field(default=False, description="use the provider's batch API")
-    concurrency: Count = 32
+    concurrency: Count = 128
     retries: int = Field(default=5, ge=0)
     timeout: float = Field(default=60, gt=0, description="seconds for one request")
     seed: int = 0
@@ -339,19 +340,24 @@ class Study(Strict):
 
     def choices(self, word: str) -> list[str]:
         """The names that a word of the lattice can take here."""
+        return self._choices[word]
+
+    @cached_property
+    def _choices(self) -> dict[str, list[str]]:
+        generators = list(self.generators)
         return {
             "policy": self.policies,
             "method": list(self.methods),
             "judge": list(self.judges),
-            "chosen": list(self.generators),
-            "rejected": list(self.generators),
-            "generator": list(self.generators),
+            "chosen": generators,
+            "rejected": generators,
+            "generator": generators,
             "model": list(self.models),
             "suite": list(self.suites),
             "experiment": list(self.experiments),
             "study": [self.study],
             "split": ["train", *self.suites],
-        }[word]
+        }
 
     @model_validator(mode="after")
     def _references(self) -> "Study":

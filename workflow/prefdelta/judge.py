@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from prefdelta import batch as by_batch
@@ -57,10 +58,12 @@ def rate_traces(
     """
     asked = read_table(traces, Traces).select("trace_id", "prompt", "text")
     # The same number of requests for each trace: (dimensions, first repeat).
-    groups = [(name,) for name in rubric.DIMENSIONS] if separate_dimensions else [rubric.DIMENSIONS]
+    groups: list[tuple[str, ...]] = [(name,) for name in rubric.DIMENSIONS] if separate_dimensions else [rubric.DIMENSIONS]
     kinds = [(dimensions, first) for dimensions in groups for first in range(0, repeats, choices_per_request)]
-    found: dict[tuple[str, str, int], tuple[int | None, str | None]] = {}  # trace, dimension, repeat -> rating, reason
-    again: list[tuple[int, tuple[str, ...], int]] = []  # trace's row, dimensions, repeat
+    # A byte for each trace x repeat x dimension: 0 is no rating yet, and no reason, else the reason's place in `reasons`.
+    found, why = np.zeros((2, len(asked), repeats, len(rubric.DIMENSIONS)), np.uint8)
+    reasons: list[str | None] = [None]
+    unread = np.zeros((len(asked), len(groups), repeats), bool)  # what is asked for once more
 
     def request(row: int, dimensions: tuple[str, ...], repeat: int) -> Body:
         _, problem, trace = asked.row(row)
@@ -77,30 +80,32 @@ def rate_traces(
         return {**request(row, dimensions, first), **structured}
 
     def second_try(number: int) -> Body:
-        row, dimensions, repeat = again[number]
-        return request(row, dimensions, _SECOND_TRY + repeat)
+        row, group, repeat = again[number].tolist()
+        return request(row, groups[group], _SECOND_TRY + repeat)
 
     def read(row: int, dimensions: tuple[str, ...], repeat: int, choice: Choice) -> bool:
         """Takes the ratings that are not there yet. Returns whether some are missing that another try may bring."""
         ratings, reason = rubric.parse(choice.content, dimensions)
         if reason and choice.finish_reason == "length":
             reason = "cut off at max_tokens"
+        if (reason := choice.declined or reason) not in reasons:
+            reasons.append(reason)
         for dimension, rating in ratings.items():
-            key = (asked["trace_id"][row], dimension, repeat)
-            if found.get(key, (None, None))[0] is None:
-                found[key] = (None if choice.declined else rating, choice.declined or (reason if rating is None else None))
+            place = (row, repeat, rubric.DIMENSIONS.index(dimension))
+            if not found[place]:
+                found[place] = 0 if choice.declined else rating or 0
+                why[place] = 0 if found[place] else reasons.index(reason)
         return reason is not None and not choice.declined
 
     def first_answer(number: int, choices: list[Choice]) -> None:
         row, kind = divmod(number, len(kinds))
         dimensions, first = kinds[kind]
-        for place, choice in enumerate(choices[:choices_per_request]):
-            if read(row, dimensions, first + place, choice):
-                again.append((row, dimensions, first + place))
+        for repeat, choice in enumerate(choices[:choices_per_request], first):
+            unread[row, groups.index(dimensions), repeat] = read(row, dimensions, repeat, choice)
 
     def second_answer(number: int, choices: list[Choice]) -> None:
-        row, dimensions, repeat = again[number]
-        read(row, dimensions, repeat, choices[0])
+        row, group, repeat = again[number].tolist()
+        read(row, groups[group], repeat, choices[0])
 
     connected = client.connected(endpoint, model=model, checkpoint=checkpoint, threads=threads, log_file=log_file)
     try:
@@ -108,19 +113,26 @@ def rate_traces(
             store = Store(connection.identity)
             ask = partial(by_batch.ask if batch else partial(client.ask, concurrency=concurrency), connection)
             ask(len(asked) * len(kinds), first_try, first_answer, store=store, retries=retries, timeout=timeout)
-            if again:
+            again = np.argwhere(unread)
+            if len(again):
                 log.info("%d answers could not be read and are asked for once more", len(again))
-                again.sort()  # not in the order in which answers came
                 ask(len(again), second_try, second_answer, store=store, retries=retries, timeout=timeout)
     except EndpointError as error:
         raise JudgeError(f"the judge {judge}: {error}") from None
-    rows = [(*key, rating, reason) for key, (rating, reason) in found.items()]
-    names = {"trace_id": pl.String, "dimension": pl.String, "repeat": pl.Int64, "rating": pl.Int64, "reason": pl.String}
-    ratings = pl.DataFrame(rows, schema=names, orient="row").with_columns(judge=pl.lit(judge))
+    row, repeat, dimension = (index.ravel() for index in np.indices(found.shape, np.uint32))
+    ratings = pl.DataFrame(
+        {
+            "trace_id": asked["trace_id"].gather(row),
+            "judge": pl.repeat(judge, len(row), eager=True),
+            "dimension": pl.Series(rubric.DIMENSIONS).gather(dimension),
+            "repeat": pl.Series(repeat, dtype=pl.Int64),
+            "rating": pl.Series(found.ravel(), dtype=pl.Int64).replace(0, None),
+            "reason": pl.Series(reasons, dtype=pl.String).gather(why.ravel()),
+        }
+    )
     missing = ratings["rating"].null_count()
     log.info("%d ratings, %d of them missing", len(ratings), missing)
     if 0 < len(ratings) == missing:
-        reasons = ", ".join(ratings["reason"].value_counts(sort=True)["reason"])
-        raise JudgeError(f"the judge {judge}: none of {missing} ratings could be read ({reasons}): see {log_file}")
-    order = ratings.sort("trace_id", "repeat", "dimension").select(list(Ratings.to_schema().columns))
-    write_table(order, Ratings, output)
+        told = ", ".join(ratings["reason"].value_counts(sort=True)["reason"])
+        raise JudgeError(f"the judge {judge}: none of {missing} ratings could be read ({told}): see {log_file}")
+    write_table(ratings.sort("trace_id", "repeat", "dimension"), Ratings, output)
