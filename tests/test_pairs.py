@@ -6,10 +6,23 @@ import build
 import polars as pl
 import pytest
 
+from prefdelta import pairs, paths, tables
+from prefdelta.coverage import tabulate_coverage
+from prefdelta.generator_deltas import tabulate_generator_deltas
 from prefdelta.pairs import build_pairs
 from prefdelta.rubric import CRITERIA, DIMENSIONS
 from prefdelta.selection import SelectionError
-from prefdelta.tables import Pairs, Ratings, Traces, read_table, write_table
+from prefdelta.tables import (
+    Coverage,
+    GeneratorDeltas,
+    Pairs,
+    Ratings,
+    TableError,
+    Traces,
+    read_result_csv,
+    read_table,
+    write_table,
+)
 
 
 def five(trace_id, dimension):
@@ -122,3 +135,85 @@ def test_pairs_are_the_same_for_the_same_seed_whatever_the_order_of_traces(tmp_p
     again = read_table(tmp_path / "again.parquet", Pairs)
     assert again.drop(pl.selectors.float()).equals(first.drop(pl.selectors.float()))
     assert again["delta_overall"].to_list() == pytest.approx(first["delta_overall"].to_list())
+
+
+FORMS = ["full", "min0.5-overall", "top7-overall", "bottom7-factuality", "random7-draw1", "both_wrong-4", "flipped-7"]
+
+
+def in_small_parts(monkeypatch):
+    monkeypatch.setattr(pairs, "PART", 4)
+    monkeypatch.setattr(tables, "BATCH", 7)  # so a trace's 25 ratings are in several batches
+
+
+@pytest.mark.parametrize("selection", FORMS)
+def test_pairs_built_in_parts_are_those_built_at_once(selection, tmp_path, monkeypatch):
+    rng = random.Random(1)
+    correct = {f"{side}_correct": [rng.random() < 0.5 for _ in range(60)] for side in ("chosen", "rejected")}
+    few = {f"q{number}:{side}:2" for number in range(3) for side in "cr"}  # without any rating
+
+    def levels(trace_id, dimension):
+        return [None] * 2 if trace_id in few else five(trace_id, dimension)
+
+    whole = pair(tmp_path, selection, levels, n_prompts=20, samples=3, **correct)
+    in_small_parts(monkeypatch)
+    assert pair(tmp_path, selection, levels, n_prompts=20, samples=3, **correct).equals(whole)
+    assert whole.select("prompt_id", "pair_id").equals(whole.select("prompt_id", "pair_id").sort("prompt_id", "pair_id"))
+    assert len(whole) > 3
+
+
+def test_parts_of_shuffled_tables_give_the_same_pairs(tmp_path, monkeypatch):
+    whole = pair(tmp_path, n_prompts=20)
+    in_small_parts(monkeypatch)
+    for name in ("c", "r"):
+        for kind, model in (("traces", Traces), ("ratings", Ratings)):
+            path = tmp_path / f"{name}.{kind}.parquet"
+            write_table(read_table(path, model).sample(fraction=1, shuffle=True, seed=1), model, path)
+    files = [tmp_path / f"{name}.{kind}.parquet" for name in ("c", "r") for kind in ("traces", "ratings")]
+    build_pairs(*files, tmp_path / "again.parquet", judge="oracle", selection="full", seed=0)
+    assert read_table(tmp_path / "again.parquet", Pairs).equals(whole)
+
+
+@pytest.mark.parametrize("kind, model", [("traces", Traces), ("ratings", Ratings)])
+@pytest.mark.parametrize("name", ["c", "r"])
+def test_a_key_that_is_in_two_parts_of_a_table_is_found(name, kind, model, tmp_path, monkeypatch):
+    pair(tmp_path, n_prompts=20)
+    path = tmp_path / f"{name}.{kind}.parquet"
+    frame = pl.read_parquet(path)
+    pl.concat([frame, frame.head(1).with_columns(prompt_id=pl.lit("q19")) if kind == "traces" else frame.head(1)]).write_parquet(
+        path
+    )
+    in_small_parts(monkeypatch)
+    files = [tmp_path / f"{name}.{kind}.parquet" for name in ("c", "r") for kind in ("traces", "ratings")]
+    with pytest.raises(TableError, match=rf"{path} breaks .* check unique, such as q0:{name}:0"):
+        build_pairs(*files, tmp_path / "again.parquet", judge="oracle", selection="full", seed=0)
+    assert not (tmp_path / "again.parquet").exists()
+
+
+def test_generator_deltas_and_coverage_are_of_all_parts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rated = {}
+    for name in ("c", "r"):
+        rated[name] = build.traces(name, n_prompts=10, faults={"factuality": 0.5})
+        write_table(rated[name], Traces, paths.TRACES.format(study="s", generator=name))
+        table = build.ratings(rated[name], lambda *of: [None if of[0].startswith("q1:") else 3, *five(*of)])
+        write_table(table, Ratings, paths.RATINGS.format(study="s", judge="j", generator=name))
+    in_small_parts(monkeypatch)
+    names = {"study": "s", "generators": ["c", "r"], "judges": ["j"]}
+    tabulate_generator_deltas("deltas.csv", **names, n_resamples=10, seed=0)
+    tabulate_coverage("coverage.csv", **names)
+    deltas = read_result_csv("deltas.csv", GeneratorDeltas).filter(chosen="c", rejected="r")
+    for quantity, expected in [
+        ("accuracy", lambda traces: 100 * mean(traces["correct"].to_list())),
+        (
+            "factuality",
+            lambda traces: mean(
+                [mean(five(of, "factuality") + ([] if of.startswith("q1:") else [3])) for of in traces["trace_id"]]
+            ),
+        ),
+    ]:
+        row = deltas.row(by_predicate=pl.col("quantity") == quantity, named=True)
+        assert [row["chosen_mean"], row["rejected_mean"]] == pytest.approx([expected(rated["c"]), expected(rated["r"])])
+    found = read_result_csv("coverage.csv", Coverage)
+    assert found["n_asked"].to_list() == [20 * 6] * 10
+    assert found["n_missing"].to_list() == [2] * 10
+    assert set(found["reasons"]) == {'{"not JSON": 2}'}

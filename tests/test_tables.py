@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from prefdelta import manifest as manifests
+from prefdelta import tables
 from prefdelta.atomic import replacing
 from prefdelta.manifest import ManifestError, checked_folder, read_manifest, write_manifest
 from prefdelta.rubric import DIMENSIONS
@@ -17,9 +18,11 @@ from prefdelta.tables import (
     References,
     TableError,
     Traces,
+    read_batches,
     read_result_csv,
     read_table,
     rows_to_table,
+    write_batches,
     write_result_table,
     write_table,
 )
@@ -114,6 +117,39 @@ def test_a_duplicate_trace_id_is_refused(tmp_path):
 def test_a_trace_has_one_reference_at_each_length(tmp_path):
     with pytest.raises(TableError, match="trace_id, max_length fail check"):
         write_table(references((30, 30)), References, tmp_path / "file.parquet")
+
+
+def test_batches_are_checked_one_by_one_and_their_keys_together(tmp_path):
+    path, whole = tmp_path / "file.parquet", ratings()
+    write_batches(whole.iter_slices(7), Ratings, path)
+    assert read_table(path, Ratings).equals(whole)
+    assert pl.concat(read_batches(path, Ratings)).equals(whole)
+    with pytest.raises(TableError, match="fail check unique"):
+        write_batches([*whole.iter_slices(7), whole.head(1)], Ratings, path)
+    with pytest.raises(TableError, match="'rating' fails check"):
+        write_batches([whole.head(7), set_first(whole.slice(7), rating=9)], Ratings, path)
+    assert read_table(path, Ratings).equals(whole)
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_table_is_refused_in_batches_too(what, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "BATCH", 7)
+    change, words = BROKEN[what]
+    path = tmp_path / "file.parquet"
+    change(ratings()).write_parquet(path)
+    with pytest.raises(TableError) as error:
+        list(read_batches(path, Ratings))
+    for word in [str(path), *words]:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("n_batches", [1, 3])
+def test_equal_hashes_are_no_repeated_keys(n_batches, tmp_path, monkeypatch):
+    monkeypatch.setattr(pl.Series, "hash", lambda self: pl.zeros(len(self), dtype=pl.UInt64, eager=True))
+    batches = list(build.traces(n_prompts=6).iter_slices(12 // n_batches))
+    write_batches(batches, Traces, tmp_path / "file.parquet")
+    with pytest.raises(TableError, match="'trace_id' fails check unique, such as q0:g:0"):
+        write_batches([*batches, batches[0].head(1)], Traces, tmp_path / "file.parquet")
 
 
 def test_a_refused_table_leaves_the_last_good_one_as_it_was(tmp_path):

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import polars as pl
+
 from prefdelta import paths
 from prefdelta.rubric import DIMENSIONS
-from prefdelta.tables import Coverage, Ratings, read_table, rows_to_table, write_result_table
+from prefdelta.tables import Coverage, Ratings, read_batches, rows_to_table, write_result_table
 
 
 def tabulate_coverage(output: Path | str, *, study: str, generators: list[str], judges: list[str]) -> None:
@@ -13,18 +15,20 @@ def tabulate_coverage(output: Path | str, *, study: str, generators: list[str], 
     rows = []
     for judge in judges:
         for generator in generators:
-            ratings = read_table(paths.RATINGS.format(study=study, judge=judge, generator=generator), Ratings)
+            batches = read_batches(paths.RATINGS.format(study=study, judge=judge, generator=generator), Ratings)
+            counts = pl.concat([batch.group_by("dimension", "reason").len("n") for batch in batches])
+            counts = counts.group_by("dimension", "reason").agg(pl.col("n").sum())
             for dimension in DIMENSIONS:
-                part = ratings.filter(dimension=dimension)
-                reasons = dict(part["reason"].drop_nulls().value_counts(sort=True).iter_rows())
+                part = counts.filter(dimension=dimension)
+                missing = part.drop_nulls("reason").sort("n", "reason", descending=[True, False])
                 rows.append(
                     {
                         "judge": judge,
                         "generator": generator,
                         "dimension": dimension,
-                        "n_asked": len(part),
-                        "n_missing": part["rating"].null_count(),
-                        "reasons": json.dumps(reasons),
+                        "n_asked": part["n"].sum(),
+                        "n_missing": missing["n"].sum(),
+                        "reasons": json.dumps(dict(missing.select("reason", "n").iter_rows())),
                     }
                 )
     write_result_table(rows_to_table(rows, Coverage), Coverage, output)

@@ -1,14 +1,25 @@
 """The generator-level delta: the gap between two generators on the same prompts."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 
 from prefdelta import paths
-from prefdelta.pairs import mean_ratings
+from prefdelta.pairs import prompt_ranges, rated, sum_ratings
 from prefdelta.rubric import CRITERIA
 from prefdelta.statistics import mean_interval
-from prefdelta.tables import GeneratorDeltas, Ratings, Traces, read_table, rows_to_table, write_result_table
+from prefdelta.tables import GeneratorDeltas, rows_to_table, write_result_table
+
+
+def _by_prompt(traces: str, ratings: str) -> pl.DataFrame:
+    """Mean accuracy (percent) and mean ratings of each prompt, sorted by prompt."""
+    means = [(100 * pl.col("correct").mean()).alias("accuracy"), pl.col(CRITERIA).mean()]
+    with TemporaryDirectory() as folder:
+        sums = Path(folder, "sums.parquet")
+        sum_ratings(ratings, sums)
+        parts = [rated(traces, sums, within).group_by("prompt_id").agg(means) for within in prompt_ranges(traces)]
+    return pl.concat(parts).sort("prompt_id")
 
 
 def tabulate_generator_deltas(
@@ -19,14 +30,9 @@ def tabulate_generator_deltas(
     for judge in judges:
         by_prompt: dict[str, pl.DataFrame] = {}
         for generator in generators:
-            traces = read_table(paths.TRACES.format(study=study, generator=generator), Traces)
-            ratings = read_table(paths.RATINGS.format(study=study, judge=judge, generator=generator), Ratings)
-            by_prompt[generator] = (
-                traces.join(mean_ratings(ratings.lazy()).collect(), on="trace_id", how="left")
-                .group_by("prompt_id")
-                .agg(accuracy=100 * pl.col("correct").mean(), **{name: pl.col(name).mean() for name in CRITERIA})
-                .sort("prompt_id")
-            )
+            traces = paths.TRACES.format(study=study, generator=generator)
+            ratings = paths.RATINGS.format(study=study, judge=judge, generator=generator)
+            by_prompt[generator] = _by_prompt(traces, ratings)
         for chosen, better in by_prompt.items():
             for rejected, worse in by_prompt.items():
                 if chosen == rejected:

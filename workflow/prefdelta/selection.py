@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from hashlib import blake2b
 
+import numpy as np
 import polars as pl
 
 from prefdelta.errors import PrefdeltaError
@@ -83,53 +84,64 @@ def draw_for_seed(name: str, seed: int) -> str:
 
 
 def _shuffled(key: str, seed: int, salt: str) -> pl.Expr:
-    # The hash of polars is stable only within a version, and this order decides what is trained on: so blake2 of the id.
-    def digest(ids: pl.Series) -> pl.Series:
-        hashes = [blake2b(f"{seed}/{salt}/{i}".encode(), digest_size=8).digest() for i in ids]
-        return pl.Series([int.from_bytes(h) for h in hashes], dtype=pl.UInt64)
+    """A 64-bit hash of the ids ``key``, which does not depend on platform and versions: it decides what is trained on."""
 
+    def digest(ids: pl.Series) -> pl.Series:
+        # The ids' bytes as rows of 64-bit words, mixed in one after the other (by the finaliser of MurmurHash3).
+        n_words = int(ids.str.len_bytes().to_numpy().max(initial=1) - 1) // 8 + 1
+        words = np.array(ids.cast(pl.Binary).to_list(), dtype=f"S{8 * n_words}").view("<u8").reshape(-1, n_words)
+        hashes = np.full(len(ids), start, np.uint64)
+        for word in words.T:
+            mixed = hashes ^ word
+            for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+                mixed = (mixed ^ (mixed >> np.uint64(33))) * np.uint64(factor)
+            hashes = np.where(word, mixed ^ (mixed >> np.uint64(33)), hashes)  # a shorter id's padding does not count
+        return pl.Series(hashes)
+
+    start = int.from_bytes(blake2b(f"{seed}/{salt}".encode(), digest_size=8).digest())
     return pl.col(key).map_batches(digest, return_dtype=pl.UInt64)
 
 
-def select(pairs: pl.LazyFrame, selection: Selection, seed: int) -> pl.DataFrame:
-    """The selected rows of ``pairs`` (columns of `tables.Pairs`), in an order that depends on ids and ``seed`` only.
-
-    Ties in a delta are broken by a seeded hash of the pair's id. Raises SelectionError where fewer than k pairs (or, for a
-    stratum, prompts with pairs in all four strata) exist.
-    """
-    salt = f"{selection.kind}{selection.draw}"
-    pairs = pairs.with_columns(_shuffled("pair_id", seed, salt).alias("_order"))
-    delta = f"delta_{selection.criterion}"
-    most = selection.k or 0
+def candidates(pairs: pl.LazyFrame, selection: Selection, seed: int) -> pl.LazyFrame:
+    """Of whole prompts' ``pairs`` (columns of `tables.Pairs`) those that `select` may take; ``_order`` is what it goes by."""
+    order = _shuffled("pair_id", seed, f"{selection.kind}{selection.draw}").alias("_order")
     match selection.kind:
         case "full":
-            chosen = pairs.sort("_order")
+            return pairs
         case "min":
-            chosen = pairs.filter(pl.col(delta) >= selection.least).sort("_order")
-        case "top" | "bottom":
-            chosen = pairs.sort(delta, "_order", descending=[selection.kind == "top", False]).head(most)
-        case "random" | "flipped":
-            chosen = pairs.sort("_order").head(most)
+            return pairs.filter(pl.col(f"delta_{selection.criterion}") >= selection.least)
+        case "top" | "bottom" | "random" | "flipped":
+            return pairs.with_columns(order)
         case stratum:
-            sides = pl.struct("chosen_correct", "rejected_correct")
-            in_all = sides.n_unique().over("prompt_id") == len(STRATA)
+            in_all = pl.struct("chosen_correct", "rejected_correct").n_unique().over("prompt_id") == len(STRATA)
             correct = (pl.col("chosen_correct") == STRATA[stratum][0]) & (pl.col("rejected_correct") == STRATA[stratum][1])
+            one = pairs.filter(in_all).filter(correct).sort(order).unique("prompt_id", keep="first").sort("prompt_id")
             # The same prompts for every stratum: their order must not depend on which stratum is asked for.
-            chosen = (
-                pairs.filter(in_all)
-                .filter(correct)
-                .sort("_order")
-                .unique("prompt_id", keep="first", maintain_order=True)
-                .with_columns(_shuffled("prompt_id", seed, "strata").alias("_prompt_order"))
-                .sort("_prompt_order")
-                .drop("_prompt_order")
-                .head(most)
-            )
-    frame = chosen.drop("_order").collect()
-    if len(frame) < max(most, 1):
-        available = f"{len(frame)} prompts with pairs in all four strata" if selection.crosses_samples else f"{len(frame)} pairs"
-        raise SelectionError(f"the selection asks for {max(most, 1)}, but there are only {available}")
-    return flip(frame) if selection.kind == "flipped" else frame
+            return one.with_columns(_shuffled("prompt_id", seed, "strata").alias("_order"))
+
+
+def select(pairs: pl.LazyFrame, selection: Selection) -> pl.LazyFrame:
+    """The selected rows of `candidates`, in their order. Which they are depends on ids and the seed only.
+
+    Of each pair only two numbers are in memory. Ties in a delta are broken by ``_order``. Raises SelectionError where fewer than
+    k pairs (or, for a stratum, prompts with pairs in all four strata) exist.
+    """
+    found, most = pairs.select(pl.len()).collect().item(), selection.k or 1
+    if found < most:
+        available = f"{found} prompts with pairs in all four strata" if selection.crosses_samples else f"{found} pairs"
+        raise SelectionError(f"the selection asks for {most}, but there are only {available}")
+    if not selection.k:
+        return pairs
+    by, order = pl.lit(0.0), pl.col("_order")
+    if selection.criterion:
+        by = pl.col(f"delta_{selection.criterion}") * (-1 if selection.kind == "top" else 1)
+    ranks = pairs.select(by=by, order=order).collect(engine="streaming")
+    # The k-th in the order of both numbers, without sorting.
+    last = np.partition(ranks["by"].to_numpy(), most - 1)[most - 1]
+    tied = ranks.filter(by=last)["order"].to_numpy()
+    left = most - ranks.filter(pl.col("by") < last).height
+    last_tied = np.partition(tied, left - 1)[left - 1]
+    return pairs.filter((by < last) | ((by == last) & (order <= last_tied))).drop("_order")
 
 
 def flip(pairs: pl.DataFrame) -> pl.DataFrame:

@@ -68,4 +68,6 @@ def sample_traces(
     if not rows:
         raise TracesError(f"generator {generator} gave no trace to any of {len(problems)} prompts: see {log_file}")
     columns = list(Traces.to_schema().columns)
-    write_table(pl.DataFrame(rows, schema_overrides={"answer": pl.String}).select(columns), Traces, output)
+    # Sorted, so that a reader of some prompts finds them together.
+    frame = pl.DataFrame(rows, schema_overrides={"answer": pl.String}).select(columns).sort("prompt_id", "sample")
+    write_table(frame, Traces, output)
