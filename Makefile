@@ -5,7 +5,7 @@ VLLM := .venv-vllm
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: results test test-vllm env-vllm lint format schema pin clean
+.PHONY: results test test-vllm env-vllm bench lint format schema pin clean
 
 results: $(BIN)/.installed
 	if [ -t 1 ]; then snakemake --logger rich --cores $(CORES); else snakemake --cores $(CORES); fi
@@ -17,6 +17,11 @@ test-vllm: $(BIN)/.installed env-vllm
 	pytest tests/vllm
 
 env-vllm: $(VLLM)/.installed
+
+# Each against what it is compared with, on an idle machine: benchmarks/README.md.
+bench: $(BIN)/.installed
+	for name in dag grid judge pairs sampling step; do python benchmarks/$$name.py || exit 1; done
+	python benchmarks/pairs.py --pairs 10000000 --runs 1
 
 lint: $(BIN)/.installed
 	ruff check .

@@ -6,7 +6,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from prefdelta import grid, paths, specs
+from prefdelta import grid, paths, specs, warm
 from prefdelta.config import RESERVED, ConfigError, HubModel, load_study
 from prefdelta.provenance import PACKAGE, code_digest
 from prefdelta.tasks import module_file
@@ -34,6 +34,8 @@ CODE = {script.stem: code_digest(script) for script in SCRIPTS.glob("*.py")}
 HUB = [name for name, model in STUDY.models.items() if isinstance(model, HubModel)]
 # Real models come with long texts to tokenise and code to run.
 MODEL_THREADS = 8 if HUB else 1
+if not HUB:  # beside their work, start-up is nothing
+    warm.offer(workflow)
 PROFILES = [
     name
     for name, experiment in STUDY.experiments.items()

@@ -2,10 +2,13 @@
 
 import json
 
-from prefdelta.evaluate import evaluate_model
-from prefdelta.job import job
+from prefdelta.warm import run_warm
 
 if __name__ == "__main__":
+    run_warm()  # before what takes long to import
+    from prefdelta.evaluate import evaluate_model
+    from prefdelta.job import job
+
     with job(snakemake.log[0], snakemake.resources.gpu):
         evaluate_model(
             snakemake.input.manifest,

@@ -2,10 +2,13 @@
 
 import json
 
-from prefdelta.job import job
-from prefdelta.microworld.pretrain import pretrain_model
+from prefdelta.warm import run_warm
 
 if __name__ == "__main__":
+    run_warm()  # before what takes long to import
+    from prefdelta.job import job
+    from prefdelta.microworld.pretrain import pretrain_model
+
     with job(snakemake.log[0]):
         pretrain_model(
             snakemake.output[0],

@@ -2,10 +2,13 @@
 
 import json
 
-from prefdelta.job import job
-from prefdelta.traces import sample_traces
+from prefdelta.warm import run_warm
 
 if __name__ == "__main__":
+    run_warm()  # before what takes long to import
+    from prefdelta.job import job
+    from prefdelta.traces import sample_traces
+
     with job(snakemake.log[0], snakemake.resources.gpu):
         sample_traces(
             snakemake.input.prompts,

@@ -2,10 +2,13 @@
 
 import json
 
-from prefdelta.job import job
-from prefdelta.train import train_policy
+from prefdelta.warm import run_warm
 
 if __name__ == "__main__":
+    run_warm()  # before what takes long to import
+    from prefdelta.job import job
+    from prefdelta.train import train_policy
+
     with job(snakemake.log[0], snakemake.resources.gpu):
         train_policy(
             snakemake.input.pairs,
