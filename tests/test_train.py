@@ -17,7 +17,7 @@ from loopback import eventually
 from peft import LoraConfig
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
 from prefdelta import train
 from prefdelta.chat import render
@@ -134,13 +134,17 @@ def stock(inputs, output, trainer="dpo", normalised=False, lora=None, **changes)
     if trainer == "dpo":
         data = Dataset.from_dict({"prompt": prompts, **sides})
         settings = DPOConfig(**arguments, loss_type=["sigmoid_norm" if normalised else "sigmoid"])
+    elif trainer == "sft":
+        del arguments["beta"]
+        data = Dataset.from_dict({"prompt": prompts, "completion": sides["chosen"]})
+        settings = SFTConfig(**arguments)
     else:
         labels = [side == "chosen" for side in sides for _ in prompts]
         data = Dataset.from_dict({"prompt": prompts * 2, "completion": sides["chosen"] + sides["rejected"], "label": labels})
         data = data.shuffle(seed=3)
         settings = KTOConfig(**arguments, train_sampling_strategy="sequential", dataloader_drop_last=True)
     adapter = LoraConfig(**lora, task_type="CAUSAL_LM", target_modules="all-linear") if lora else None
-    kind = {"dpo": DPOTrainer, "kto": KTOTrainer}[trainer]
+    kind = {"dpo": DPOTrainer, "kto": KTOTrainer, "sft": SFTTrainer}[trainer]
     made = kind(str(inputs / "base"), args=settings, train_dataset=data, processing_class=tokenizer, peft_config=adapter)
     made.train()
     (made.model.merge_and_unload() if lora else made.model).save_pretrained(output)
@@ -148,24 +152,22 @@ def stock(inputs, output, trainer="dpo", normalised=False, lora=None, **changes)
 
 
 @pytest.mark.parametrize("max_length", [1024, CUT])
-@pytest.mark.parametrize("trainer", ["dpo", "normalised", "kto", "lora"])
-def test_training_is_that_of_stock_trl(inputs, tmp_path, trainer, max_length):
-    ours = {
-        "dpo": {},
-        "normalised": {"length_normalised": True},
-        "kto": {"trainer": "kto"},
-        "lora": {"lora": {"r": 2, "alpha": 4}},
-    }
-    theirs = {
-        "dpo": {},
-        "normalised": {"normalised": True},
-        "kto": {"trainer": "kto"},
-        "lora": {"lora": {"r": 2, "lora_alpha": 4}},
-    }
-    manifest = run(inputs, tmp_path / "ours", **ours[trainer], steps=3, max_length=max_length)
-    losses = stock(inputs, tmp_path / "stock", **theirs[trainer], max_steps=3, max_length=max_length)
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({}, {}),
+        ({"length_normalised": True}, {"normalised": True}),
+        ({"trainer": "kto"}, {"trainer": "kto"}),
+        ({"trainer": "sft", "beta": None}, {"trainer": "sft"}),
+        ({"lora": {"r": 2, "alpha": 4}}, {"lora": {"r": 2, "lora_alpha": 4}}),
+    ],
+    ids=["dpo", "normalised", "kto", "sft", "lora"],
+)
+def test_training_is_that_of_stock_trl(inputs, tmp_path, ours, theirs, max_length):
+    manifest = run(inputs, tmp_path / "ours", **ours, steps=3, max_length=max_length)
+    losses = stock(inputs, tmp_path / "stock", **theirs, max_steps=3, max_length=max_length)
     assert manifest["losses"] == pytest.approx(losses, abs=1e-5)
-    assert manifest["losses"][0] == pytest.approx(0.5 if trainer == "kto" else LN2, abs=1e-4)
+    assert manifest["losses"][0] == pytest.approx({"kto": 0.5, "sft": losses[0]}.get(theirs.get("trainer"), LN2), abs=1e-4)
     assert abs(manifest["losses"][-1] - losses[0]) > 1e-4
     assert difference(tmp_path / "ours", tmp_path / "stock") < 1e-5
     assert difference(tmp_path / "ours", inputs / "base") > 1e-4

@@ -92,7 +92,7 @@ def make_trainer(
     arguments = _arguments(recipe, n_steps, seed, work)
     common = {"model": model, "processing_class": tokenizer, "peft_config": _adapter(recipe)}
     if recipe.trainer == "sft":
-        rows = [{"input_ids": ids, "completion_mask": [0] * start + [1] * (len(ids) - start)} for ids, start in sides["chosen"]]
+        rows = [{"input_ids": ids, "labels": [-100] * start + ids[start:]} for ids, start in sides["chosen"]]
         return SFTTrainer(**common, args=SFTConfig(**arguments), train_dataset=Dataset.from_list(rows)), n_truncated
 
     stored = _stored(frame, references, recipe.max_length)
