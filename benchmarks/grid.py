@@ -3,8 +3,8 @@
 Ours: `snakemake` for eight checkpoints, with all cores, from pairs and base models that are there; references are computed
 within. The plain loop: a script with stock `trl.DPOTrainer` (`plain_dpo.py`), started once for each arm, one after the other with
 all cores. Ours runs a job on each core, so there is a second comparison, with a loop that starts as many scripts at a time (run
-once). Same pairs, steps and seeds; the weights must come out equal, up to rounding. The models are hardly trained: only their shapes and texts
-matter here. What comes before (traces, ratings, pairs) is not timed.
+once). Same pairs, steps and seeds; the weights must come out equal, up to rounding. The models are hardly trained: only their
+shapes and texts matter here. What comes before (traces, ratings, pairs) is not timed.
 """
 
 import json

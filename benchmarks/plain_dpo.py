@@ -23,7 +23,8 @@ if __name__ == "__main__":
     pairs = pl.read_parquet(given.pairs, columns=["prompt", "chosen", "rejected"])
 
     def turn(role: str, column: str) -> list[list[dict[str, str]]]:
-        return [[{"role": role, "content": text}] for text in pairs[column]]
+        # Without white space in front, as the workflow trains on it.
+        return [[{"role": role, "content": text.lstrip()}] for text in pairs[column]]
 
     columns = {"prompt": turn("user", "prompt"), "chosen": turn("assistant", "chosen"), "rejected": turn("assistant", "rejected")}
     settings = DPOConfig(
