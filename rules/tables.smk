@@ -42,8 +42,8 @@ rule tabulate_generator_deltas:
         traces=[paths.TRACES.replace("{generator}", name) for name in STUDY.generators],
         ratings=[
             paths.RATINGS.replace("{judge}", judge).replace("{generator}", name)
-            for judge in STUDY.judges
-            for name in STUDY.generators
+            for judge, names in grid.rated_generators(STUDY).items()
+            for name in names
         ],
     output:
         csv=report(

@@ -430,3 +430,32 @@ def test_the_schema_file_is_in_step_with_the_models_and_takes_the_studies():
     assert written == schema(), "run `make schema`"
     for file in STUDIES:
         jsonschema.validate(yaml.safe_load(file.read_text()), written)
+
+
+def test_seeds_of_an_arm_use_the_draws_of_its_generators_in_turn():
+    content = config(chosen=[FIRST], rejected=[SECOND], seeds=3)
+    change(content, f"generators.{FIRST}.draws", 2)
+    change(content, f"generators.{SECOND}.draws", 1)
+    study = load_study(content)
+    sides = [(cell["chosen"], cell["rejected"]) for cell in cells(study, next(iter(study.experiments)))]
+    assert sides == [(FIRST, SECOND), (f"{FIRST}.draw1", SECOND), (FIRST, SECOND)]
+    specs_of = [json.loads(specs.traces_spec(study, name)) for name in study.draws(FIRST)]
+    assert specs_of[0]["seed"] != specs_of[1]["seed"]
+    assert specs_of[0]["sampling"] == specs_of[1]["sampling"]
+
+
+def test_draws_of_two_generators_of_one_model_are_independent():
+    content = config()
+    for name, seed in ((FIRST, 0), (SECOND, 1)):
+        change(content, f"generators.{name}", {"model": next(iter(content["models"])), "seed": seed, "draws": 3})
+    study = load_study(content)
+    seeds = [json.loads(specs.traces_spec(study, draw))["seed"] for name in (FIRST, SECOND) for draw in study.draws(name)]
+    assert len(set(seeds)) == 6
+
+
+def test_a_name_that_a_draw_takes_is_an_error():
+    content = config()
+    change(content, f"generators.{FIRST}.draws", 2)
+    content["generators"][f"{FIRST}.draw1"] = content["generators"][FIRST]
+    with pytest.raises(ConfigError, match=rf"{FIRST}.draw1' is the name of a draw"):
+        load_study(content)

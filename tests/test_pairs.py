@@ -198,9 +198,8 @@ def test_generator_deltas_and_coverage_are_of_all_parts(tmp_path, monkeypatch):
         table = build.ratings(rated[name], lambda *of: [None if of[0].startswith("q1:") else 3, *five(*of)])
         write_table(table, Ratings, paths.RATINGS.format(study="s", judge="j", generator=name))
     in_small_parts(monkeypatch)
-    names = {"study": "s", "generators": ["c", "r"], "judges": ["j"]}
-    tabulate_generator_deltas("deltas.csv", **names, n_resamples=10, seed=0)
-    tabulate_coverage("coverage.csv", **names)
+    tabulate_generator_deltas("deltas.csv", study="s", sides={"j": {"c": ["c"], "r": ["r"]}}, n_resamples=10, seed=0)
+    tabulate_coverage("coverage.csv", study="s", rated={"j": ["c", "r"]})
     deltas = read_result_csv("deltas.csv", GeneratorDeltas).filter(chosen="c", rejected="r")
     for quantity, expected in [
         ("accuracy", lambda traces: 100 * mean(traces["correct"].to_list())),

@@ -5,16 +5,17 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import chi2
 
 from prefdelta import paths
 from prefdelta.capability import tabulate_capability
 from prefdelta.manifest import write_manifest
 from prefdelta.results import item_scores
-from prefdelta.statistics import item_weights, mean_interval, nested_interval
+from prefdelta.statistics import contrast, holm, item_weights, mcnemar, mean_interval, nested_interval, slope
 from prefdelta.tables import Capability, Predictions, read_result_csv, write_table
 
 N_ITEMS = 200
-WEIGHTS = item_weights([N_ITEMS], 200, seed=0)
+WEIGHTS = item_weights((N_ITEMS,), 200, seed=0)
 
 
 def scores(rng, difficulty, n_seeds, mean, seed_sd):
@@ -76,7 +77,7 @@ def test_the_estimate_is_the_plain_difference_of_means(versus_seeds):
 
 def test_the_interval_is_centred_on_the_estimate_and_decided_by_the_seed():
     arm, versus = example()
-    first, again, other = (nested_interval(arm, versus, item_weights([N_ITEMS], 200, s), s) for s in (0, 0, 1))
+    first, again, other = (nested_interval(arm, versus, item_weights((N_ITEMS,), 200, s), s) for s in (0, 0, 1))
     assert first == again
     assert first.ci_low != other.ci_low
     assert first.ci_high - first.estimate == pytest.approx(first.estimate - first.ci_low)
@@ -94,7 +95,7 @@ def width(n_items=N_ITEMS, n_seeds=3, seed_sd=2.0, repeats=20):
         rng = np.random.default_rng(seed)
         difficulty = rng.normal(0, 30, n_items)
         base = scores(rng, difficulty, 1, 50, 0)
-        interval = nested_interval(scores(rng, difficulty, n_seeds, 60, seed_sd), base, item_weights([n_items], 200, seed), seed)
+        interval = nested_interval(scores(rng, difficulty, n_seeds, 60, seed_sd), base, item_weights((n_items,), 200, seed), seed)
         widths.append(interval.ci_high - interval.ci_low)
     return np.mean(widths)
 
@@ -116,10 +117,10 @@ def test_pairing_by_item_narrows_the_interval():
 
 
 def test_weights_of_every_resample_sum_to_one_and_are_shared_by_seed():
-    weights = item_weights([50], 10, seed=3)
+    weights = item_weights((50,), 10, seed=3)
     assert weights.shape == (10, 50)
     assert weights.sum(axis=1) == pytest.approx(np.ones(10))
-    assert np.array_equal(weights, item_weights([50], 10, seed=3))
+    assert np.array_equal(weights, item_weights((50,), 10, seed=3))
 
 
 def test_a_plain_mean_has_the_textbook_interval():
@@ -132,18 +133,18 @@ def test_a_plain_mean_has_the_textbook_interval():
 
 def test_seeds_that_differ_while_items_do_not_have_students_interval():
     arm, versus = (mean + np.array([[-1.0], [0.0], [1.0]]) + np.zeros((3, 20)) for mean in (60, 50))
-    weights = item_weights([20], 4000, 0)
+    weights = item_weights((20,), 4000, 0)
     alone, compared = nested_interval(arm, None, weights, 0), nested_interval(arm, versus, weights, 0)
     assert alone.ci_high - 60 == pytest.approx(4.303 * np.sqrt(1 / 3), rel=0.05)  # 2 degrees of freedom
     assert compared.ci_high - 10 == pytest.approx(2.776 * np.sqrt(2 / 3), rel=0.05)  # 4 degrees of freedom
 
 
 def test_constant_scores_have_an_interval_of_no_width():
-    interval = nested_interval(np.full((3, 20), 100.0), None, item_weights([20], 50, 0), 0)
+    interval = nested_interval(np.full((3, 20), 100.0), None, item_weights((20,), 50, 0), 0)
     assert (interval.estimate, interval.ci_low, interval.ci_high) == (100, 100, 100)
 
 
-SIZES = [400, 30, 12]  # as a suite of GSM8K, AIME and a smaller one
+SIZES = (400, 30, 12)  # as a suite of GSM8K, AIME and a smaller one
 SHARES = np.concatenate([np.full(size, sum(SIZES) / len(SIZES) / size) for size in SIZES])  # what makes a mean the mean of means
 
 
@@ -176,7 +177,7 @@ def test_the_estimate_of_a_mean_over_tasks_is_the_mean_of_their_means():
 
 
 def test_every_resample_draws_as_many_items_of_a_task_as_it_has():
-    weights = item_weights([50, 5], 40, seed=3)
+    weights = item_weights((50, 5), 40, seed=3)
     assert weights.shape == (40, 55)
     assert weights[:, :50].sum(axis=1) == pytest.approx(np.full(40, 50 / 55))
     assert weights[:, 50:].sum(axis=1) == pytest.approx(np.full(40, 5 / 55))
@@ -275,3 +276,65 @@ def test_a_table_has_the_mean_over_tasks_and_each_task_with_its_own_number_of_it
     expected = {("in", None): 43.75, ("in", "aime"): 12.5, ("in", "gsm8k"): 75, ("out", None): 50}
     assert {key: estimate for key, (estimate, _) in found.items()} == pytest.approx(expected)
     assert {key: n for key, (_, n) in found.items()} == {("in", None): 6, ("in", "aime"): 2, ("in", "gsm8k"): 4, ("out", None): 2}
+
+
+def test_the_p_value_agrees_with_the_interval_and_holds_its_size():
+    rng = np.random.default_rng(5)
+    false, n_simulations = 0, 600
+    for simulation in range(n_simulations):
+        difficulty = rng.normal(0, 30, N_ITEMS)
+        arm, versus = (scores(rng, difficulty, 3, 50, 4) for _ in range(2))
+        interval = nested_interval(arm, versus, WEIGHTS, simulation)
+        assert (interval.p_value < 0.05) == (not interval.ci_low <= 0 <= interval.ci_high)
+        false += interval.p_value < 0.05
+    assert false / n_simulations <= 0.07
+
+
+def test_the_minimum_detectable_difference_is_found_four_times_out_of_five():
+    rng = np.random.default_rng(6)
+
+    def interval(gain, simulation):
+        difficulty = rng.normal(0, 30, N_ITEMS)
+        arm, versus = scores(rng, difficulty, 4, 50 + gain, 3), scores(rng, difficulty, 4, 50, 3)
+        return nested_interval(arm, versus, WEIGHTS, simulation)
+
+    smallest = np.mean([interval(0, simulation).minimum_detectable for simulation in range(200)])
+    found = np.mean([interval(smallest, simulation).p_value < 0.05 for simulation in range(400)])
+    assert 0.7 <= found <= 0.9
+
+
+LADDER = [0, 10, 30, 60]
+
+
+@pytest.mark.parametrize(("rise", "least", "most"), [(0, 0, 0.07), (0.15, 0.8, 1)], ids=["size", "power"])
+def test_the_trend_test_holds_its_size_and_has_power(rise, least, most):
+    rng = np.random.default_rng(7)
+    found, n_simulations = 0, 400
+    for simulation in range(n_simulations):
+        difficulty = rng.normal(0, 30, N_ITEMS)
+        arms = [scores(rng, difficulty, 3, 50 + rise * delta, 2) for delta in LADDER]
+        found += contrast(list(slope(LADDER)), arms, WEIGHTS, simulation).p_value < 0.05
+    assert least <= found / n_simulations <= most
+
+
+def test_the_slope_is_the_least_squares_slope():
+    values = [3.0, 4.0, 9.0, 20.0]
+    assert slope(LADDER) @ values == pytest.approx(np.polyfit(LADDER, values, 1)[0])
+
+
+def test_holm_adjusts_for_the_number_of_tests_and_keeps_their_order():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # R: p.adjust(p, "holm")
+    assert holm([0.6, 0.9]) == pytest.approx([1, 1])
+    assert holm([]) == []
+
+
+def test_mcnemar_with_one_seed_is_the_classical_test():
+    arm = np.array([[100.0] * 30 + [0.0] * 12 + [100.0] * 50])
+    versus = np.array([[0.0] * 30 + [100.0] * 12 + [100.0] * 50])
+    assert mcnemar(arm, versus) == pytest.approx(chi2.sf((30 - 12) ** 2 / (30 + 12), 1))
+    assert mcnemar(arm, arm) == 1
+
+
+def test_mcnemar_does_not_count_the_seeds_of_an_item_as_independent():
+    arm, versus = (np.random.default_rng(s).integers(0, 2, (1, 300)) * 100.0 for s in (0, 1))
+    assert mcnemar(np.repeat(arm, 5, axis=0), np.repeat(versus, 5, axis=0)) == pytest.approx(mcnemar(arm, versus))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
@@ -159,6 +159,7 @@ class CheckpointGenerator(Strict):
     model: str
     backend: Literal["transformers", "vllm"] | None = Field(default=None, description="default: the study's")
     seed: int = 0
+    draws: Count = Field(default=1, description="independent samples of all prompts: one for each seed of an arm, in turn")
     sampling: PartialSampling = PartialSampling()
 
     @field_validator("backend", mode="before")
@@ -183,6 +184,7 @@ class OpenAIGenerator(Strict):
     extra_body: dict[str, Any] = Field(default={}, description="further keys of a request, such as reasoning_effort")
     think: tuple[str, str] = ("<think>", "</think>")
     seed: int = 0
+    draws: Count = Field(default=1, description="independent samples of all prompts: one for each seed of an arm, in turn")
     sampling: PartialSampling = PartialSampling()
 
     @model_validator(mode="after")
@@ -203,6 +205,7 @@ class DatasetGenerator(Source):
     )
     complete: str | None = Field(default="is_reasoning_complete", description="column with a list of marks")
     think: tuple[str, str] = ("<think>", "</think>")
+    draws: ClassVar[int] = 1
 
 
 def _kind_of_generator(value: Any) -> str:
@@ -218,6 +221,14 @@ Generator = Annotated[
     | Annotated[DatasetGenerator, Tag("DatasetGenerator")],
     Discriminator(_kind_of_generator),
 ]
+
+
+SEED_OF_A_DRAW = 1000
+
+
+def draw_of(generator: str, draw: int) -> str:
+    """The name of a generator's independent sample; the first has the generator's own."""
+    return f"{generator}.draw{draw}" if draw else generator
 
 
 class Judge(Strict):
@@ -318,6 +329,25 @@ class Study(Strict):
     bootstrap: Count = Field(default=2000, description="resamples of every interval")
     export: Export = Export()
     experiments: dict[Name, Experiment]
+
+    @field_validator("generators")
+    @classmethod
+    def _draws(cls, generators: dict[str, Generator]) -> dict[str, Generator]:
+        """A generator's further draws are generators of their own, with seeds of their own."""
+        drawn: dict[str, Generator] = {}
+        for name, generator in generators.items():
+            drawn[name] = generator
+            for draw in range(1, generator.draws):
+                if draw_of(name, draw) in generators:
+                    raise ValueError(f"'{draw_of(name, draw)}' is the name of a draw of {name}: choose another")
+                assert not isinstance(generator, DatasetGenerator)
+                update = {"seed": generator.seed + SEED_OF_A_DRAW * draw, "draws": 1}
+                drawn[draw_of(name, draw)] = generator.model_copy(update=update)
+        return drawn
+
+    def draws(self, generator: str) -> list[str]:
+        """The independent samples of ``generator``, itself first."""
+        return [draw_of(generator, draw) for draw in range(self.generators[generator].draws)]
 
     @property
     def n_prompts(self) -> int:

@@ -10,10 +10,10 @@ from prefdelta.rubric import DIMENSIONS
 from prefdelta.tables import Coverage, Ratings, read_batches, rows_to_table, write_result_table
 
 
-def tabulate_coverage(output: Path | str, *, study: str, generators: list[str], judges: list[str]) -> None:
-    """Writes the `Coverage`: how many ratings were asked and are missing, and why."""
+def tabulate_coverage(output: Path | str, *, study: str, rated: dict[str, list[str]]) -> None:
+    """Writes the `Coverage`: how many ratings were asked and are missing, and why. ``rated``: judge -> generators."""
     rows = []
-    for judge in judges:
+    for judge, generators in rated.items():
         for generator in generators:
             batches = read_batches(paths.RATINGS.format(study=study, judge=judge, generator=generator), Ratings)
             counts = pl.concat([batch.group_by("dimension", "reason").len("n") for batch in batches])

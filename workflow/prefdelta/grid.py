@@ -21,7 +21,11 @@ from prefdelta.selection import SelectionError, draw_for_seed
 
 @dataclass(frozen=True)
 class Arm:
-    """A point of the lattice without its seed. ``random{k}`` as selection means another draw for every seed."""
+    """A point of the lattice without its seed.
+
+    ``random{k}`` as selection means another draw for every seed, and so does a generator that has several draws: seeds then
+    differ in traces, ratings and pairs, not only in training.
+    """
 
     policy: str
     method: str
@@ -33,6 +37,9 @@ class Arm:
     def cell(self, study: Study, seed: int) -> dict[str, str]:
         """The wildcards of this arm's cell for ``seed``."""
         names = {**asdict(self), "selection": draw_for_seed(self.selection, seed)}
+        for side in ("chosen", "rejected"):
+            draws = study.draws(names[side])
+            names[side] = draws[seed % len(draws)]
         return {"study": study.study, **names, "seed": str(seed)}
 
 
@@ -57,6 +64,40 @@ def cells(study: Study, name: str) -> list[dict[str, str]]:
     if experiment.figure == "profile":
         return []
     return [arm.cell(study, seed) for arm in arms(study, name) for seed in range(experiment.seeds)]
+
+
+def arm_name(arm: Arm) -> str:
+    """An arm's unique name in a study, as its paths have it."""
+    return f"{arm.policy}/{arm.method}/{arm.judge}/{arm.chosen}_vs_{arm.rejected}/{arm.selection}"
+
+
+def trained_arms(study: Study) -> dict[Arm, int]:
+    """Every arm that an experiment trains, with the most seeds that one asks for."""
+    seeds: dict[Arm, int] = {}
+    for name, experiment in study.experiments.items():
+        if experiment.figure != "profile":
+            for arm in arms(study, name):
+                seeds[arm] = max(seeds.get(arm, 0), experiment.seeds)
+    return seeds
+
+
+def judged_sides(study: Study) -> dict[str, dict[str, list[str]]]:
+    """judge -> generator -> its draws: the sides of the judge's arms, and for the first judge all generators."""
+    further = {draw for name in study.generators for draw in study.draws(name)[1:]}
+    first = next(iter(study.judges))
+    sides = {judge: [name for name in study.generators if judge == first and name not in further] for judge in study.judges}
+    for name in study.experiments:
+        for arm in arms(study, name):
+            sides[arm.judge] += [arm.chosen, arm.rejected]
+    return {judge: {name: study.draws(name) for name in names} for judge, names in sides.items()}
+
+
+def rated_generators(study: Study) -> dict[str, list[str]]:
+    """judge -> the generators, further draws included, whose traces it rates."""
+    return {
+        judge: list(dict.fromkeys(draw for draws in sides.values() for draw in draws))
+        for judge, sides in judged_sides(study).items()
+    }
 
 
 def controls(study: Study, name: str, arm: Arm) -> list[Arm]:

@@ -25,7 +25,7 @@ from prefdelta.config import (
     VllmEndpoint,
 )
 from prefdelta.generate import Sampling
-from prefdelta.grid import arms, backend, evaluated_models, experiment_content
+from prefdelta.grid import arms, backend, evaluated_models, experiment_content, judged_sides, rated_generators
 
 NOT_STATED = "not stated"
 MICROWORLD_SETTINGS: dict[str, Any] = {
@@ -251,11 +251,11 @@ def capability_spec(study: Study) -> str:
 
 
 def generator_deltas_spec(study: Study) -> str:
-    return canonical({**_statistics(study), "generators": list(study.generators), "judges": list(study.judges)})
+    return canonical({**_statistics(study), "sides": judged_sides(study)})
 
 
 def coverage_spec(study: Study) -> str:
-    return canonical({"study": study.study, "generators": list(study.generators), "judges": list(study.judges)})
+    return canonical({"study": study.study, "rated": rated_generators(study)})
 
 
 def figure_spec(study: Study, name: str) -> str:
