@@ -77,7 +77,7 @@ def server(random_checkpoint, tmp_path_factory):
     port = free_port()
     command = [str(vllm_python()), "-m", "vllm.entrypoints.openai.api_server", "--model", str(random_checkpoint)]
     command += ["--served-model-name", "judge", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--dtype", "float32", "--enforce-eager", "--max-num-seqs", "32"]
+    command += ["--dtype", "float32", "--enforce-eager", "--max-num-seqs", "32", "--no-enable-chunked-prefill"]
     command += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
     log = tmp_path_factory.mktemp("server") / "log"
     with serving(command, f"http://127.0.0.1:{port}/health", log, patience=240, environment=environment(1)):

@@ -112,6 +112,7 @@ def test_a_vllm_server_judges(random_checkpoint, tmp_path):
     rng = random.Random(0)
     problems = [draw("arithmetic", 2, rng) for _ in range(4)]
     texts = [write(problem, {}, rng) for problem in problems]
+    texts[0] = texts[0] * (6000 // len(texts[0]))  # longer than the engine would by itself read in one step
     traces = pl.DataFrame(
         {
             "trace_id": [f"t{place}" for place in range(4)],

@@ -111,6 +111,9 @@ def connected(
         command += ["--served-model-name", model, "--host", "127.0.0.1", "--port", str(port)]
         command += ["--tensor-parallel-size", str(max(1, endpoint["gpus"])), "--dtype", endpoint["dtype"]]
         command += ["--generation-config", "vllm"]  # not the sampling settings that the model's makers ship
+        if not endpoint["gpus"]:
+            # On a CPU, vLLM 0.30 ends at a request with a seed whose prompt takes more than one step.
+            command += ["--no-enable-chunked-prefill"]
         if endpoint["max_model_len"]:
             command += ["--max-model-len", str(endpoint["max_model_len"])]
         command += endpoint["flags"]
