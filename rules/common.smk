@@ -20,6 +20,7 @@ def task_files(tasks):
 def endpoint_files(endpoint):
     """Modules of what serves an endpoint."""
     started = {"microworld": "microworld/server.py", "vllm": "backend_vllm.py"}
+    started["transformers"] = "transformers_server.py"
     return [
         PACKAGE / file
         for kind, file in started.items()

@@ -4,6 +4,7 @@ rule rate_traces:
         manifest=lambda w: grid.base_files(
             STUDY, grid.judge_model(grid.checked(STUDY, w), w.judge)
         ),
+        labels=lambda w: grid.judge_labels(grid.checked(STUDY, w), w.judge),
     output:
         paths.RATINGS,
     log:

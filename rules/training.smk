@@ -22,6 +22,7 @@ rule compute_reference:
 
 rule train_policy:
     input:
+        unpack(lambda w: grid.training_ratings(STUDY, w)),
         unpack(lambda w: grid.training_references(STUDY, w)),
         pairs=lambda w: paths.PAIRS.format(**grid.checked_names(STUDY, w)),
         base=paths.BASE.replace("{model}", "{policy}"),

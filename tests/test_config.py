@@ -116,6 +116,17 @@ WRONG = {  # what is wrong -> (path of the change, value, what the message must 
         {"kind": "vllm", "model": "gwen"},
         ["judges.oracle.endpoint.model", "'gwen'", "policy", "hub"],
     ),
+    "judge serves a model of traces": (
+        "judges.oracle.endpoint",
+        {"kind": "transformers", "model": "policy"},
+        ["judges.oracle.endpoint.model", "'policy' writes traces"],
+    ),
+    "policy that is a judge": ("models.policy.writes", "ratings", ["policies", "'policy' writes ratings"]),
+    "generator that is a judge": (
+        f"models.{FIRST}.writes",
+        "ratings",
+        [f"generators.{FIRST}.model", f"'{FIRST}' writes ratings"],
+    ),
     "unknown tokenizer": (
         "generators.r1",
         {"backend": "dataset", "repo": "a/b", "tokenizer": "gwen"},
@@ -222,6 +233,19 @@ def test_a_control_of_the_same_size_follows_each_arms_own_k():
     assert found == {"full": [], "top5-overall": ["random5"], "top9-overall": ["random9"], "random5": [], "random9": []}
 
 
+@pytest.mark.parametrize("control", ["random{k}", "random{k}-within_length", "matched{k}-overall"])
+def test_a_random_control_is_paired_with_its_arm_and_drawn_anew_for_every_seed(control):
+    names = ["top5-overall-within_length", "top9-overall", *(control.replace("{k}", k) for k in ("5", "9"))]
+    loaded = study(chosen=[SECOND], rejected=[FIRST], selection=names, versus=[{"selection": control}], seeds=2)
+    found = {arm.selection: controls(loaded, "generator_delta", arm) for arm in arms(loaded, "generator_delta")}
+    assert {name: [arm.selection for arm in versus] for name, versus in found.items()} == {
+        **dict(zip(names[:2], ([name] for name in names[2:]), strict=True)),
+        **{name: [] for name in names[2:]},
+    }
+    (arm,) = found["top9-overall"]
+    assert [arm.cell(loaded, seed)["selection"] for seed in range(2)] == [f"{names[3]}-draw0", f"{names[3]}-draw1"]
+
+
 def test_arms_are_the_product_of_the_lists_without_arms_that_meet_themselves():
     sides = [FIRST, SECOND]
     loaded = study(chosen=sides, rejected=sides, method=["dpo", "sft"], selection=["full", "top5-overall"], versus=[])
@@ -295,6 +319,18 @@ SPECS = {
     "coverage": specs.coverage_spec,
     "figure": lambda s: specs.figure_spec(s, "generator_delta"),
     "figure of capability": specs.capability_figure_spec,
+    "balance": specs.balance_spec,
+    "judge audit": specs.judge_audit_spec,
+    "figure of the judge audit": specs.judge_audit_figure_spec,
+    "delta correction": specs.delta_correction_spec,
+    "what if": specs.whatif_spec,
+    "figure of what if": specs.whatif_figure_spec,
+    "overlap": specs.overlap_spec,
+    "regressions": specs.regressions_spec,
+    "figure of regressions": specs.regressions_figure_spec,
+    "prediction": specs.prediction_spec,
+    "claims": specs.claims_spec,
+    "answers": specs.answers_spec,
 }
 
 
@@ -317,6 +353,10 @@ def test_every_spec_of_a_stage_is_covered_here():
     assert {name for name in vars(specs) if name.endswith("_spec")} <= used
 
 
+STATISTICS = ["experiment", "capability", "generator deltas", "judge audit", "delta correction", "regressions", "prediction"]
+WITH_CELLS = ["balance", "delta correction", "what if", "regressions", "prediction"]
+
+
 @pytest.mark.parametrize(
     "path, value, changed",
     [
@@ -336,22 +376,27 @@ def test_every_spec_of_a_stage_is_covered_here():
         ("models.hub.revision", "0f", ["fetching"]),
         ("models.hub.dtype", "float32", []),
         ("methods.dpo.beta", 0.5, ["training"]),
-        ("methods.dpo.max_length", 99, ["training", "reference"]),
+        ("methods.dpo.max_length", 99, ["training", "reference", "what if"]),
         ("methods.kto.beta", 0.5, []),
         ("methods.kto.max_length", 99, ["reference"]),
         ("methods.sft.max_length", 99, []),
         ("evaluation.samples", 9, ["evaluation"]),
         ("export.license", "mit", ["export"]),
-        ("bootstrap", 99, ["experiment", "capability", "generator deltas", "export"]),
-        (f"{EXPERIMENT}.seeds", 1, ["experiment", "figure"]),
+        ("bootstrap", 99, [*STATISTICS, "export"]),
+        ("gates.truncated", 0.5, ["figure of what if"]),
+        ("gates.judge_coverage", 0.5, []),
+        ("cost", {"training_tokens_per_second": 1, "evaluation_tokens_per_second": 1, "price_per_hour": 1}, ["what if"]),
+        ("predictor", None, ["what if", "figure of what if"]),
+        (f"{EXPERIMENT}.seeds", 1, ["experiment", "figure", *WITH_CELLS]),
         (f"{EXPERIMENT}.title", "Another", ["figure"]),
+        (f"{EXPERIMENT}.question", "Another?", ["figure", "claims", "answers"]),
     ],
 )
 def test_a_change_reaches_the_specs_that_depend_on_it_and_no_others(path, value, changed):
     changed_config = config()
     change(changed_config, path, value)
     after, before = load_study(changed_config), study()
-    statistics = {"experiment", "capability", "generator deltas"} if path == "seed" else set()
+    statistics = STATISTICS if path == "seed" else []
     assert {name for name, spec in SPECS.items() if spec(after) != spec(before)} == {*changed, *statistics}
 
 

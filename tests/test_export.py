@@ -80,7 +80,7 @@ def inputs(tmp_path_factory):
     shape = {"family": "qwen3", "hidden_size": 16, "layers": 1, "heads": 2, "operations": [2, 3], "domains": ["arithmetic"]}
     speed = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "seed": 0, "threads": 1}
     manifest = folder / "model" / "manifest.json"
-    pretrain_model(manifest, **shape, **speed, authors=[(1.0, {})])
+    pretrain_model(manifest, **shape, **speed, authors=[(1.0, {})], writes="traces")
     manifest.unlink()
     (folder / "model" / "README.md").write_text("the card of a training")
     training = {"cell": CELL, "recipe": RECIPE, "n_steps": 3, "n_pairs": 12, "mean_delta": 0.25, "losses": [0.6931, 0.6, 0.5]}

@@ -1,6 +1,8 @@
 """The embedded world: problems, authors, oracle, tokenizer and models."""
 
+import json
 import random
+import re
 
 import pytest
 import torch
@@ -9,12 +11,13 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefdelta.microworld.authors import write
-from prefdelta.microworld.oracle import grade
-from prefdelta.microworld.pretrain import FAMILIES, make_model, make_tokenizer
-from prefdelta.microworld.problems import DOMAINS, OPERANDS, OPERATORS, Problem, draw, final_answer, parse, render
-from prefdelta.rubric import DIMENSIONS
+from prefdelta.microworld.oracle import grade, review
+from prefdelta.microworld.pretrain import FAMILIES, corpus, make_model, make_tokenizer
+from prefdelta.microworld.problems import DOMAINS, OPERANDS, OPERATORS, Problem, draw, final_answer, held_out, parse, render
+from prefdelta.rubric import DIMENSIONS, LEVELS, messages
+from prefdelta.rubric import parse as parse_answer
 
-TOKENIZER = make_tokenizer()
+TOKENIZER, RATER = make_tokenizer(), make_tokenizer("ratings")
 DOMAIN, START, RNG = st.sampled_from(DOMAINS), st.integers(0, 9), st.integers(0, 2**32).map(random.Random)
 OPERATION = st.tuples(st.sampled_from(list(OPERATORS)), st.sampled_from(OPERANDS))
 PROBLEM = st.builds(Problem, DOMAIN, START, st.lists(OPERATION, min_size=1, max_size=8).map(tuple))
@@ -173,3 +176,70 @@ def test_a_prompt_for_generation_is_the_start_of_the_whole_conversation():
     whole = TOKENIZER.apply_chat_template(turns, return_dict=False)
     assert whole[: len(asked)] == asked
     assert TOKENIZER.decode(whole[len(asked) :]) == "#5<end>"
+
+
+@pytest.mark.parametrize(
+    "trace, expected",
+    [
+        ("a)+2 to 3=5;b)*4 to 5=0;#0", "a)++=22=33=55=b)**=44=55=00="),
+        ("hmm;a)-2 to 3=1; b)*5 to 4=1 left;#9", "a)+-;22=33=11=b)**=45;14;01;"),
+        ("a)+2 to 4=6;b)*4 to 6=4;c)+1 to 4=5;#5", "a)++=22=34;66=b)**=44=66=44="),
+        ("no step", ""),
+    ],
+    ids=["faultless", "faults", "a step too many", "none"],
+)
+def test_a_review_has_of_each_step_what_is_due_and_what_is_there(trace, expected):
+    assert review(parse("3;a)+2;b)*4"), trace) == expected
+
+
+@given(PROBLEM, RNG, st.sampled_from(DIMENSIONS))
+def test_a_review_finds_fault_where_the_grade_does(problem, rng, dimension):
+    trace = write(problem, {dimension: 0.5}, rng)
+    faultless = grade(problem, trace)[dimension] == 5 or dimension == "signal_to_noise"
+    # Numbers are graded as a multiset, but reviewed one by one.
+    assert (";" not in review(problem, trace)) == faultless or dimension == "factuality"
+
+
+@given(PROBLEM, FAULTS, RNG, st.lists(st.sampled_from(LEVELS), min_size=len(DIMENSIONS), max_size=len(DIMENSIONS)))
+def test_a_judges_tokenizer_gives_messages_and_answers_back(problem, faults, rng, levels):
+    ratings = dict(zip(DIMENSIONS, levels, strict=True))
+    trace = write(problem, faults, rng)
+    for text in (messages(render(problem, rng), trace)[-1]["content"], review(problem, trace), json.dumps(ratings)):
+        ids = RATER(text)["input_ids"]
+        assert not set(ids) & set(RATER.all_special_ids)  # nothing unknown among them
+        assert RATER.decode(ids) == text
+    assert len(ids) == 2 * len(DIMENSIONS) + 1
+    assert parse_answer(RATER.decode(ids)) == (ratings, None)
+
+
+@pytest.mark.parametrize("writes, tokenizer", [("traces", TOKENIZER), ("ratings", RATER)])
+def test_a_corpus_is_what_the_chat_template_makes_of_its_conversations(writes, tokenizer):
+    texts = corpus(200, [(1.0, dict.fromkeys(DIMENSIONS, 0.3))], list(DOMAINS), [2, 4], writes, tokenizer, random.Random(0))
+    assert len(texts) == 200
+    for ids, n_prompt in texts:
+        asked, answer = tokenizer.decode(ids[1 : n_prompt - 1]), tokenizer.decode(ids[n_prompt:-1])
+        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+        assert tokenizer.apply_chat_template(turns, return_dict=False) == ids
+        assert tokenizer.apply_chat_template(turns[:1], add_generation_prompt=True, return_dict=False) == ids[:n_prompt]
+        if writes == "traces":
+            assert not held_out(asked)
+            assert final_answer(answer)
+
+
+def test_a_judges_corpus_asks_as_a_judge_is_asked_and_answers_as_the_oracle():
+    authors = [(1.0, {}), (2.0, dict.fromkeys(DIMENSIONS, 0.3))]
+    texts = corpus(200, authors, list(DOMAINS), [2, 4], "ratings", RATER, random.Random(0))
+    given = []
+    for ids, n_prompt in texts:
+        asked = re.fullmatch(r"<problem>\n(.*)\n</problem>\n<trace>\n(.*)\n</trace>", RATER.decode(ids[1 : n_prompt - 1]))
+        assert not held_out(asked[1])
+        # The rubric, which the corpus leaves out, is left out where the judge is asked, too.
+        turns = messages(asked[1], asked[2])
+        assert RATER.apply_chat_template(turns, add_generation_prompt=True, return_dict=False) == ids[:n_prompt]
+        answer = RATER.decode(ids[n_prompt:-1])
+        assert answer.startswith(review(parse(asked[1]), asked[2]) + "{")
+        ratings, reason = parse_answer(answer)
+        assert reason is None
+        assert ratings == {name: round(score) for name, score in grade(parse(asked[1]), asked[2]).items()}
+        given += ratings.values()
+    assert set(given) == set(LEVELS)

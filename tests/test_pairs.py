@@ -11,7 +11,7 @@ from prefdelta.coverage import tabulate_coverage
 from prefdelta.generator_deltas import tabulate_generator_deltas
 from prefdelta.pairs import build_pairs
 from prefdelta.rubric import CRITERIA, DIMENSIONS
-from prefdelta.selection import SelectionError
+from prefdelta.selection import SelectionError, candidates, parse, select
 from prefdelta.tables import (
     Coverage,
     GeneratorDeltas,
@@ -138,6 +138,9 @@ def test_pairs_are_the_same_for_the_same_seed_whatever_the_order_of_traces(tmp_p
 
 
 FORMS = ["full", "min0.5-overall", "top7-overall", "bottom7-factuality", "random7-draw1", "both_wrong-4", "flipped-7"]
+BALANCED = ["top7-overall-within_length", "random7-within_length-draw1", "bottom7-factuality-within_correctness"]
+BALANCED += ["random7-within_correctness-draw1", "top7-overall-within_both_correct", "matched7-overall-draw1"]
+BALANCED += ["matched20-factuality-draw0"]
 
 
 def in_small_parts(monkeypatch):
@@ -145,7 +148,7 @@ def in_small_parts(monkeypatch):
     monkeypatch.setattr(tables, "BATCH", 7)  # so a trace's 25 ratings are in several batches
 
 
-@pytest.mark.parametrize("selection", FORMS)
+@pytest.mark.parametrize("selection", FORMS + BALANCED)
 def test_pairs_built_in_parts_are_those_built_at_once(selection, tmp_path, monkeypatch):
     rng = random.Random(1)
     correct = {f"{side}_correct": [rng.random() < 0.5 for _ in range(60)] for side in ("chosen", "rejected")}
@@ -159,6 +162,16 @@ def test_pairs_built_in_parts_are_those_built_at_once(selection, tmp_path, monke
     assert pair(tmp_path, selection, levels, n_prompts=20, samples=3, **correct).equals(whole)
     assert whole.select("prompt_id", "pair_id").equals(whole.select("prompt_id", "pair_id").sort("prompt_id", "pair_id"))
     assert len(whole) > 3
+
+
+@pytest.mark.parametrize("selection", BALANCED)
+def test_what_is_alike_is_judged_by_all_parts(selection, tmp_path, monkeypatch):
+    rng = random.Random(1)
+    correct = {f"{side}_correct": [rng.random() < 0.5 for _ in range(60)] for side in ("chosen", "rejected")}
+    full = pair(tmp_path, n_prompts=20, samples=3, **correct)
+    in_small_parts(monkeypatch)
+    found = pair(tmp_path, selection, n_prompts=20, samples=3, **correct)
+    assert found.equals(select(candidates(full.lazy(), parse(selection), 0), parse(selection)).collect())
 
 
 def test_parts_of_shuffled_tables_give_the_same_pairs(tmp_path, monkeypatch):

@@ -1,6 +1,10 @@
 """The selection grammar, and which pairs each form selects."""
 
+import math
+import random
 import string
+import textwrap
+from collections import Counter
 
 import build
 import polars as pl
@@ -9,14 +13,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefdelta.rubric import CRITERIA
-from prefdelta.selection import GRAMMAR, STRATA, Selection, SelectionError, candidates, flip, parse, select
+from prefdelta.selection import (
+    GRAMMAR,
+    STRATA,
+    WITHIN,
+    Selection,
+    SelectionError,
+    candidates,
+    draw_for_seed,
+    flip,
+    parse,
+    select,
+)
 
 K, CRITERION, SEED = st.integers(1, 10**6), st.sampled_from(CRITERIA), st.integers(0, 2**31)
+DRAW, ALIKE = st.integers(0, 99), st.sampled_from(WITHIN)
 WELL_FORMED = st.one_of(
     st.just(("full", Selection("full"))),
     st.builds(lambda k, c: (f"top{k}-{c}", Selection("top", k=k, criterion=c)), K, CRITERION),
     st.builds(lambda k, c: (f"bottom{k}-{c}", Selection("bottom", k=k, criterion=c)), K, CRITERION),
-    st.builds(lambda k, d: (f"random{k}-draw{d}", Selection("random", k=k, draw=d)), K, st.integers(0, 99)),
+    st.builds(lambda k, d: (f"random{k}-draw{d}", Selection("random", k=k, draw=d)), K, DRAW),
+    st.builds(
+        lambda e, k, c, w: (f"{e}{k}-{c}-within_{w}", Selection(e, k=k, criterion=c, within=w)),
+        *(st.sampled_from(["top", "bottom"]), K, CRITERION, ALIKE),
+    ),
+    st.builds(lambda k, w, d: (f"random{k}-within_{w}-draw{d}", Selection("random", k=k, within=w, draw=d)), K, ALIKE, DRAW),
+    st.builds(lambda k, c, d: (f"matched{k}-{c}-draw{d}", Selection("matched", k=k, criterion=c, draw=d)), K, CRITERION, DRAW),
     st.builds(lambda x, c: (f"min{x}-{c}", Selection("min", criterion=c, least=x)), st.sampled_from([0, 1, 2.5]), CRITERION),
     st.builds(lambda s, k: (f"{s}-{k}", Selection(s, k=k)), st.sampled_from(list(STRATA)), K),
     st.builds(lambda k: (f"flipped-{k}", Selection("flipped", k=k)), K),
@@ -26,6 +48,11 @@ MALFORMED = [
     *("top-5-overall", "top5.5-overall", "top5-speed", "top5-Overall", "bottom5-overall-overall", "random5", "random5-draw"),
     *("random5-1", "random0-draw1", "min-overall", "min1.-overall", "min.5-overall", "min-1-overall", "min1"),
     *("correct_over_wrong", "correct_over_wrong-0", "correct-over-wrong-5", "both_right-5", "flipped", "flipped5", "flipped-0"),
+    *("top5-within_length", "top5-overall-within", "top5-overall-within_", "top5-overall-within_speed", "top-overall-within_"),
+    *("top5-within_length-overall", "bottom5-overall-within_length-draw1", "random5-within_length", "random5-within_speed-draw1"),
+    *("random5-draw1-within_length", "matched5-overall", "matched5-draw1", "matched0-overall-draw1", "matched-overall-draw1"),
+    *("matched5-speed-draw1", "matched5-overall-within_length-draw1"),
+    *("min1-overall-within_length", "flipped-5-within_length", "both_correct-5-within_length", "full-within_length"),
     pytest.param("top1٣-overall", id="digits of another script"),
 ]
 PAIRS = st.builds(build.pairs, st.integers(1, 40), SEED)
@@ -52,6 +79,14 @@ def test_a_malformed_name_is_answered_with_the_grammar(name):
     assert f"'{name}'" in str(error.value)
 
 
+def test_the_configurations_manual_shows_the_grammar():
+    manual = (build.CONFIG.parent / "README.md").read_text(encoding="utf-8")
+    forms, _, _ = GRAMMAR.partition("\nwhere ")
+    assert textwrap.indent(forms, "  ") in manual
+    for name in (*CRITERIA, *STRATA, *WITHIN):
+        assert f"`{name}`" in manual
+
+
 @given(st.one_of(st.text(), st.text(string.ascii_letters + string.digits)).filter(lambda name: name != "full"))
 def test_any_other_text_is_answered_with_the_grammar(name):
     with pytest.raises(SelectionError) as error:
@@ -59,13 +94,17 @@ def test_any_other_text_is_answered_with_the_grammar(name):
     assert GRAMMAR in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["random5-draw07", "min1.50-overall", "min01-overall"])
+@pytest.mark.parametrize("name", ["random5-draw07", "matched5-overall-draw07", "min1.50-overall", "min01-overall"])
 def test_a_selection_has_one_name_only_so_that_it_is_trained_once(name):
     with pytest.raises(SelectionError):
         parse(name)
 
 
-@given(st.integers(4, 40), SEED, SEED, st.sampled_from(["full", "top4-overall", "random4-draw1", "min0-factuality", "flipped-4"]))
+ANY_ORDER = ["full", "top4-overall", "random4-draw1", "min0-factuality", "flipped-4", "matched4-overall-draw1"]
+ANY_ORDER += ["top4-overall-within_length", "bottom4-overall-within_correctness", "random4-within_correctness-draw1"]
+
+
+@given(st.integers(4, 40), SEED, SEED, st.sampled_from(ANY_ORDER))
 def test_a_selection_does_not_depend_on_the_order_of_rows(n, seed, shuffle, name):
     pairs = build.pairs(n).with_columns(delta_factuality=pl.lit(0.0), delta_overall=pl.Series([0.0, 1.0] * n)[:n])
     shuffled = pairs.sample(fraction=1, shuffle=True, seed=shuffle)
@@ -120,6 +159,174 @@ def test_every_pair_is_drawn_about_equally_often():
     assert 60 < min(counts) <= max(counts) < 140  # 100 +- 9
 
 
+@pytest.mark.parametrize(
+    "name, of_seed",
+    [
+        ("random5", "random5-draw3"),
+        ("random5-within_length", "random5-within_length-draw3"),
+        ("matched5-overall", "matched5-overall-draw3"),
+        *((name, name) for name in ("random5-draw1", "random5-within_length-draw1", "matched5-overall-draw1")),
+        *((name, name) for name in ("full", "top5-overall", "top5-overall-within_length", "flipped-5")),
+    ],
+)
+def test_only_random_selections_without_a_draw_are_others_for_every_seed(name, of_seed):
+    assert draw_for_seed(name, 3) == of_seed
+    assert parse(of_seed).draw in (0, 1, 3)
+
+
+def lengths(row, step):
+    chosen, rejected = row["chosen_tokens"], row["rejected_tokens"]
+    return round(math.log(chosen / rejected, step)), round(math.log(chosen * rejected, 1.25) / 2)
+
+
+def correctness(row):
+    return row["chosen_correct"], row["rejected_correct"]
+
+
+GROUP = {"length": lambda row: lengths(row, 1.1), "correctness": correctness}
+
+
+def grouped(pairs, group):
+    """The ids of ``pairs`` by their ``group``."""
+    found = {}
+    for row in pairs.iter_rows(named=True):
+        found.setdefault(group(row), set()).add(row["pair_id"])
+    return found
+
+
+EXTREME = {"top{}-{}": 1, "bottom{}-{}": -1}
+SIMILAR = PAIRS.map(lambda pairs: pairs.with_columns(pl.col("chosen_tokens", "rejected_tokens") % 3 + 9))  # so groups are large
+
+
+@given(st.one_of(PAIRS, SIMILAR), CRITERION, SEED, st.sampled_from(sorted(GROUP)), st.data())
+def test_selections_within_groups_keep_the_composition(pairs, criterion, seed, within, data):
+    k, form = data.draw(st.integers(1, len(pairs))), data.draw(st.sampled_from([*EXTREME, "random{}"]))
+    name = draw_for_seed(f"{form.format(k, criterion)}-within_{within}", 0)
+    found = set(selected(pairs, name, seed)["pair_id"])
+    assert len(found) == k
+    for ids in grouped(pairs, GROUP[within]).values():
+        assert abs(len(ids & found) - len(ids) * k / len(pairs)) < 1
+
+
+@given(st.one_of(PAIRS, SIMILAR), CRITERION, SEED, st.sampled_from(sorted(GROUP)), st.data())
+def test_top_and_bottom_within_groups_take_each_groups_extreme_deltas(pairs, criterion, seed, within, data):
+    k = data.draw(st.integers(1, len(pairs)))
+    delta = dict(pairs.select("pair_id", f"delta_{criterion}").iter_rows())
+    for form, sign in EXTREME.items():
+        found = set(selected(pairs, f"{form.format(k, criterion)}-within_{within}", seed)["pair_id"])
+        for ids in grouped(pairs, GROUP[within]).values():
+            if taken := ids & found:
+                left_out = [sign * delta[name] for name in ids - found]
+                assert min(sign * delta[name] for name in taken) >= max(left_out, default=-math.inf)
+
+
+def test_groups_too_small_for_a_pair_are_not_left_out_at_one_end():
+    # Each pair alone in its group, from 100 times shorter to 100 times longer: half of either end are still taken.
+    tokens = [round(1.5**i) for i in range(1, 41)]
+    pairs = build.pairs(40).with_columns(chosen_tokens=pl.Series(tokens), rejected_tokens=pl.Series(tokens[::-1]))
+    assert len(grouped(pairs, GROUP["length"])) == 40
+    found = selected(pairs, "random20-within_length-draw0")
+    assert 9 <= found.filter(pl.col("chosen_tokens") < pl.col("rejected_tokens")).height <= 11
+
+
+@pytest.mark.parametrize("within", sorted(GROUP))
+def test_another_draw_within_groups_is_another_sample_and_the_same_draw_the_same(within):
+    pairs = build.pairs(60).with_columns(chosen_tokens=pl.lit(10), rejected_tokens=pl.lit(10))
+    draws = {draw: frozenset(selected(pairs, f"random20-within_{within}-draw{draw}")["pair_id"]) for draw in range(5)}
+    assert len(set(draws.values())) == 5
+    assert draws[3] == set(selected(pairs, f"random20-within_{within}-draw3")["pair_id"])
+    assert draws[3] != set(selected(pairs, f"random20-within_{within}-draw3", seed=1)["pair_id"])
+
+
+@given(PAIRS, SEED, st.data())
+def test_within_both_correct_is_the_same_of_the_pairs_of_two_right_answers(pairs, seed, data):
+    right = pairs.filter("chosen_correct", "rejected_correct")
+    k = data.draw(st.integers(1, max(1, len(right))))
+    for form in ("top{}-overall", "bottom{}-overall", "random{}"):
+        name = draw_for_seed(f"{form.format(k)}-within_both_correct", 0)
+        if right.is_empty():
+            with pytest.raises(SelectionError):
+                selected(pairs, name, seed)
+        else:
+            assert selected(pairs, name, seed).equals(selected(right, name, seed))
+
+
+def test_too_few_pairs_of_two_right_answers_are_said_to_be_these():
+    pairs = build.pairs(10, correct=[*STRATA.values(), (True, True)] * 2)
+    for form in ("top{}-overall", "bottom{}-overall", "random{}"):
+        assert len(selected(pairs, draw_for_seed(f"{form.format(4)}-within_both_correct", 0))) == 4
+        with pytest.raises(SelectionError, match=r"asks for 5, but there are only 4 pairs whose answers are both right"):
+            selected(pairs, draw_for_seed(f"{form.format(5)}-within_both_correct", 0))
+
+
+def difficulty(pairs):
+    """prompt -> the share of right answers in its pairs."""
+    right = pl.col("chosen_correct").cast(pl.Int64) + pl.col("rejected_correct").cast(pl.Int64)
+    return dict(pairs.group_by("prompt_id").agg(right.mean() / 2).iter_rows())
+
+
+@given(st.one_of(PAIRS, SIMILAR), CRITERION, SEED, DRAW, st.data())
+def test_matched_pairs_are_as_many_of_each_kind_as_the_top_pairs(pairs, criterion, seed, draw, data):
+    share, k = difficulty(pairs), data.draw(st.integers(1, len(pairs)))
+
+    def kinds(name):
+        rows = selected(pairs, name, seed).iter_rows(named=True)
+        return Counter((lengths(row, 1.25), correctness(row), min(3, int(4 * share[row["prompt_id"]]))) for row in rows)
+
+    assert kinds(f"matched{k}-{criterion}-draw{draw}") == kinds(f"top{k}-{criterion}")
+
+
+def confounded_pairs(n=3000, seed=0):
+    """Pairs whose delta goes with correctness, lengths and how easy the prompt is, and varies besides."""
+    rng, rows = random.Random(seed), []
+    for i in range(n):
+        if i % 4 == 0:
+            easy = rng.random()
+        right = rng.random() < (1 + easy) / 2, rng.random() < easy
+        tokens = [round(math.exp(rng.gauss(4.5 - easy + 0.2 * is_right, 0.3))) for is_right in right]
+        delta = 0.7 * (right[0] - right[1]) + math.log(tokens[0] / tokens[1]) + 0.5 * easy + rng.gauss(0, 0.7)
+        rows.append((*right, *tokens, max(-4.0, min(4.0, delta))))
+    names = ["chosen_correct", "rejected_correct", "chosen_tokens", "rejected_tokens", "delta_overall"]
+    return build.pairs(n, per_prompt=4).with_columns(pl.DataFrame(rows, names, orient="row").get_columns())
+
+
+def test_matched_pairs_are_like_the_top_pairs_in_all_but_the_delta():
+    pairs = confounded_pairs()
+    pairs = pairs.with_columns(
+        easy=pl.col("prompt_id").replace_strict(difficulty(pairs)),
+        ratio=(pl.col("chosen_tokens") / pl.col("rejected_tokens")).log(),
+        length=(pl.col("chosen_tokens") * pl.col("rejected_tokens")).log(),
+    )
+    top = selected(pairs, "top750-overall")
+
+    def differences(found):
+        """Standardised mean differences to the top pairs."""
+        names = ["chosen_correct", "rejected_correct", "ratio", "length", "easy"]
+        return {name: (top[name].mean() - found[name].mean()) / pairs[name].cast(pl.Float64).std() for name in names}
+
+    for draw in range(3):
+        matched, random = (selected(pairs, name) for name in (f"matched750-overall-draw{draw}", f"random750-draw{draw}"))
+        by_chance = differences(random)
+        confounded = [name for name, value in by_chance.items() if abs(value) > 0.2]
+        assert {"chosen_correct", "rejected_correct", "ratio"} <= set(confounded)
+        for name, value in differences(matched).items():
+            assert abs(value) < 0.1
+            assert name not in confounded or abs(value) < abs(by_chance[name]) / 4
+        assert random["delta_overall"].mean() < matched["delta_overall"].mean() < top["delta_overall"].mean() - 0.3
+
+
+def test_matched_pairs_are_a_random_draw_of_all_that_are_alike():
+    pairs = confounded_pairs(400)
+    draws = [frozenset(selected(pairs, f"matched100-overall-draw{draw}")["pair_id"]) for draw in range(5)]
+    assert len(set(draws)) == 5
+    assert draws[3] == set(selected(pairs, "matched100-overall-draw3")["pair_id"])
+    assert draws[3] != set(selected(pairs, "matched100-overall-draw3", seed=1)["pair_id"])
+    # Where all are alike, each pair is drawn about equally often, those of the top set, too.
+    alike = build.pairs(20, correct=[(True, False)] * 20).with_columns(chosen_tokens=pl.lit(9), rejected_tokens=pl.lit(9))
+    drawn = Counter(name for draw in range(400) for name in selected(alike, f"matched5-overall-draw{draw}")["pair_id"])
+    assert 60 < min(drawn[name] for name in alike["pair_id"]) <= max(drawn.values()) < 140  # 100 +- 9
+
+
 def strata_pairs(n_prompts=12, n_incomplete=8):
     """Prompts with pairs in all four strata (two in the first), and others without a pair of the last."""
     sides = list(STRATA.values())
@@ -147,7 +354,10 @@ def test_a_stratum_with_too_few_complete_prompts_says_how_many_there_are(stratum
         selected(strata_pairs(), f"{stratum}-13")
 
 
-@pytest.mark.parametrize("name", ["top9-overall", "bottom9-overall", "random9-draw0", "flipped-9"])
+MORE = ["matched9-overall-draw0", "top9-overall-within_length", "random9-within_correctness-draw0"]
+
+
+@pytest.mark.parametrize("name", ["top9-overall", "bottom9-overall", "random9-draw0", "flipped-9", *MORE])
 def test_more_pairs_than_there_are_is_an_error(name):
     with pytest.raises(SelectionError, match=r"asks for 9, but there are only 8 pairs"):
         selected(build.pairs(8), name)

@@ -24,6 +24,7 @@ from prefdelta.chat import render
 from prefdelta.manifest import write_manifest
 from prefdelta.microworld import authors, problems
 from prefdelta.microworld.pretrain import make_model, make_tokenizer, pretrain_model
+from prefdelta.recipe import Gates
 from prefdelta.reference import compute_reference
 from prefdelta.rubric import CRITERIA, DIMENSIONS
 from prefdelta.tables import Pairs, References, Traces, read_table, write_table
@@ -32,6 +33,7 @@ RECIPE = {"trainer": "dpo", "beta": 0.5, "learning_rate": 1e-3, "batch_size": 8,
 CHAT = {"system": None, "chat_template_kwargs": {}}
 CUT = 34  # tokens, which cut some traces of each side and no prompt
 LN2 = log(2)
+OPEN = Gates(judge_coverage=0, identical_pairs=1, truncated=1)
 CELL = dict.fromkeys(("study", "policy", "method", "judge", "chosen", "rejected", "selection", "seed"), "x")
 
 
@@ -86,7 +88,7 @@ def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
     shape = {"family": "qwen3", "hidden_size": 16, "layers": 1, "heads": 2, "operations": [2, 3], "domains": ["arithmetic"]}
     speed = {"steps": 30, "batch_size": 16, "learning_rate": 5e-3, "seed": 0, "threads": 1}
-    pretrain_model(folder / "base" / "manifest.json", **shape, **speed, authors=[(1.0, {})])
+    pretrain_model(folder / "base" / "manifest.json", **shape, **speed, authors=[(1.0, {})], writes="traces")
     rng = random.Random(0)
     drawn = [problems.draw("arithmetic", rng.choice([2, 3]), rng) for _ in range(20)]
     sides = {"chosen": {}, "rejected": dict.fromkeys(DIMENSIONS, 0.5)}
@@ -100,6 +102,7 @@ def run(inputs, output, references=None, pairs=None, **changes):
     train.train_policy(
         pairs or inputs / "pairs.parquet",
         inputs / "base" / "manifest.json",
+        {},
         {} if recipe["trainer"] == "sft" else references or stored,
         output / "manifest.json",
         output.with_name(f"{output.name}.log"),
@@ -107,6 +110,7 @@ def run(inputs, output, references=None, pairs=None, **changes):
         n_steps=recipe["steps"],
         cell=CELL,
         chat=CHAT,
+        gates=OPEN,
         seed=3,
         threads=1,
     )
@@ -400,3 +404,20 @@ def test_sharded_training_gives_the_weights_of_training_in_one_process(inputs, s
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-4)
     assert weights(tmp_path / "two").keys() == weights(tmp_path / "one").keys()
     assert difference(tmp_path / "two", tmp_path / "one") < 0.05 * difference(tmp_path / "one", inputs / "base")
+
+
+@pytest.mark.parametrize(
+    ("trainer", "examples", "steps"), [("dpo", 20, 3), ("dpo", 20, 6), ("kto", 40, 5), ("kto", 40, 10), ("sft", 20, 3)]
+)
+def test_completion_tokens_are_those_that_whole_passes_read(inputs, tmp_path, trainer, examples, steps):
+    manifest = run(inputs, tmp_path, trainer=trainer, beta=None if trainer == "sft" else 0.5, steps=steps, max_length=CUT)
+    tokenizer, prompts = make_tokenizer(), read_table(inputs / "pairs.parquet", Pairs)["prompt"]
+    n_prompt_tokens = sum(len(tokenizer(f"<user>{prompt}<assistant>")["input_ids"]) for prompt in prompts)
+    passes, n_sides = steps // -(-examples // RECIPE["batch_size"]), 1 if trainer == "sft" else 2
+    # TRL counts the tokens of prompts and completions that its batches hold.
+    assert manifest["n_completion_tokens"] == manifest["n_tokens"] - passes * n_sides * n_prompt_tokens > 0
+
+
+def test_completion_tokens_of_a_part_of_a_pass_are_its_share(inputs, tmp_path):
+    one, more = (run(inputs, tmp_path / str(steps), steps=steps)["n_completion_tokens"] for steps in (3, 4))
+    assert more == round(one * 28 / 20)

@@ -143,6 +143,23 @@ def test_changed_beta_reruns_training_and_what_follows(study):
     assert set(planned) - {"train_policy", "evaluate_checkpoint"} == follow
 
 
+def test_what_if_takes_no_training(study):
+    planned = study.planned("--forceall", "--", str(RESULTS / "figures/whatif.png"))
+    assert planned["tabulate_whatif"] == planned["tabulate_overlap"] == 1
+    assert planned["build_pairs"] > 1
+    assert not {"train_policy", "evaluate_checkpoint"} & set(planned)
+
+
+def test_another_studys_predictor_is_read_and_not_made(study):
+    config = yaml.safe_load((study.folder / "config/smoke.yaml").read_text())
+    config["predictor"] = "results/other/tables/predictor.json"
+    (study.folder / "config/predicted.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    predictor = study.folder / config["predictor"]
+    predictor.parent.mkdir(parents=True)
+    shutil.copy(study.folder / "workflow/prefdelta/predictor.json", predictor)
+    assert study.planned(str(RESULTS / "tables/whatif.csv"), config="config/predicted.yaml") == {"tabulate_whatif": 1}
+
+
 def test_any_cell_can_be_requested(study):
     target = RESULTS / "evals" / CELL.replace("full", "top20-factuality").replace("seed0", "seed7.parquet")
     planned = study.planned(str(target))

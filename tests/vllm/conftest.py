@@ -34,6 +34,7 @@ def checkpoint(tmp_path_factory):
         authors=[(1.0, {}), (1.0, dict.fromkeys(DIMENSIONS, 0.15))],
         domains=["arithmetic"],
         operations=[1, 3],
+        writes="traces",
         steps=300,
         batch_size=64,
         learning_rate=4e-3,

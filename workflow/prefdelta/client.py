@@ -83,7 +83,8 @@ def connected(
     """A connection to ``endpoint``, as the configuration describes it; a server that it names runs for as long as the block.
 
     Kinds: ``url`` {base_url, api_key_env}; ``vllm`` {gpus, dtype, max_model_len, flags, patience}, which serves the folder
-    ``checkpoint`` under the name ``model``; ``microworld`` {noise, unparsable}. A server's output goes to ``log_file``.
+    ``checkpoint`` under the name ``model``; ``transformers`` {}, likewise; ``microworld`` {noise, unparsable}. A server's output
+    goes to ``log_file``.
     Raises EndpointError.
     """
     if endpoint["kind"] == "url":
@@ -101,9 +102,15 @@ def connected(
         flags = ["--noise", str(endpoint["noise"]), "--unparsable", str(endpoint["unparsable"])]
         command = [sys.executable, "-m", "prefdelta.microworld.server", "--port", str(port), *flags]
         environment, patience = dict(os.environ), 60.0
+    elif checkpoint is None:
+        raise EndpointError(f"a server of {model} needs the folder of a checkpoint")
+    elif endpoint["kind"] == "transformers":
+        code = json.loads(code_digest(PACKAGE / "transformers_server.py"))
+        identity = {"kind": "transformers", "model": model, "checkpoint": _weights(checkpoint), "code": code}
+        command = [sys.executable, "-m", "prefdelta.transformers_server", "--checkpoint", str(checkpoint), "--model", model]
+        command += ["--port", str(port), "--threads", str(threads)]
+        environment, patience = dict(os.environ), 300.0
     else:
-        if checkpoint is None:
-            raise EndpointError(f"a vLLM server of {model} needs the folder of a checkpoint")
         identity = _vllm_identity(endpoint, model, checkpoint)
         # By name, so that only jobs with such a server depend on that module.
         vllm = importlib.import_module("prefdelta.backend_vllm")
@@ -126,9 +133,6 @@ def connected(
 
 def _vllm_identity(endpoint: Mapping[str, Any], model: str, checkpoint: Path) -> dict[str, Any]:
     """Name, weights and flags. vLLM's version and the number of GPUs change no more than rounding, so they are left out."""
-    manifest = read_manifest(checkpoint / "manifest.json")
-    del manifest["versions"]
-    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     kept, fast = [], False
     for word in endpoint["flags"]:
         if word.startswith("--"):
@@ -136,7 +140,14 @@ def _vllm_identity(endpoint: Mapping[str, Any], model: str, checkpoint: Path) ->
         if not fast:
             kept.append(word)
     settings = {"dtype": endpoint["dtype"], "max_model_len": endpoint["max_model_len"], "flags": kept}
-    return {"kind": "vllm", "model": model, "checkpoint": digest, **settings}
+    return {"kind": "vllm", "model": model, "checkpoint": _weights(checkpoint), **settings}
+
+
+def _weights(checkpoint: Path) -> str:
+    """A digest of what a checkpoint's manifest says, which holds those of its files."""
+    manifest = read_manifest(checkpoint / "manifest.json")
+    del manifest["versions"]
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def request_seed(*parts: object) -> int:

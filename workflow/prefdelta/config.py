@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from prefdelta import generate
 from prefdelta.errors import PrefdeltaError
-from prefdelta.recipe import Recipe
+from prefdelta.paths import PREDICTOR, SHIPPED
+from prefdelta.recipe import Gates, Recipe
 from prefdelta.rubric import DIMENSIONS
 from prefdelta.selection import Selection, SelectionError, draw_for_seed, parse
 
@@ -21,7 +22,22 @@ Domain = Literal["arithmetic", "program", "story"]
 DOMAINS: tuple[str, ...] = get_args(Domain)
 BENCHMARKS = ("math500", "gsm8k", "amc", "aime", "theoremqa", "mmlu_pro", "livecodebench")
 CORPORA = ("openr1",)  # data sets of training prompts
-RESERVED = ("capability", "generator_level_delta", "coverage", "decontamination")  # tables that every study has
+# Tables that every study has.
+RESERVED = (
+    "capability",
+    "generator_level_delta",
+    "coverage",
+    "decontamination",
+    "regressions",
+    "judge_audit",
+    "delta_correction",
+    "claims",
+    "prediction",
+    "predicted_arms",
+    "whatif",
+    "overlap",
+    "balance",
+)
 
 
 class ConfigError(PrefdeltaError):
@@ -45,6 +61,7 @@ class MicroworldModel(Strict):
     batch_size: Count = 64
     learning_rate: float = Field(gt=0)
     seed: int = 0
+    writes: Literal["traces", "ratings"] = Field(default="traces", description="ratings: it is a judge, trained by the oracle")
 
 
 class PartialSampling(Strict):
@@ -148,7 +165,25 @@ class VllmEndpoint(Strict):
     patience: float = Field(default=1800, gt=0, description="seconds until it must be healthy")
 
 
-def _check_batch(batch: bool, endpoint: MicroworldEndpoint | UrlEndpoint | VllmEndpoint) -> None:
+class TransformersEndpoint(Strict):
+    """A server of a small model, without an engine, that the job starts, awaits and ends."""
+
+    kind: Literal["transformers"]
+    model: str = Field(description="one of `models`")
+
+
+class FileEndpoint(Strict):
+    """No endpoint, but ratings that are there already, such as those of people."""
+
+    kind: Literal["file"]
+    path: str = Field(description="CSV with trace_id, dimension, rating (1 to 5) and, where there are several, repeat (from 0)")
+
+
+ServedEndpoint = VllmEndpoint | TransformersEndpoint
+JudgeEndpoint = MicroworldEndpoint | UrlEndpoint | VllmEndpoint | TransformersEndpoint | FileEndpoint
+
+
+def _check_batch(batch: bool, endpoint: JudgeEndpoint) -> None:
     if batch and endpoint.kind != "url":
         raise ValueError(f"batch needs a provider's endpoint (kind url), not {endpoint.kind}")
 
@@ -232,10 +267,10 @@ def draw_of(generator: str, draw: int) -> str:
 
 
 class Judge(Strict):
-    """A judge behind an OpenAI-compatible API."""
+    """A judge behind an OpenAI-compatible API, or the ratings that a file holds."""
 
     model: str
-    endpoint: Annotated[MicroworldEndpoint | UrlEndpoint | VllmEndpoint, Field(discriminator="kind")]
+    endpoint: Annotated[JudgeEndpoint, Field(discriminator="kind")]
     repeats: Count = Field(default=5, lt=500, description="ratings of each trace")
     choices_per_request: Count = Field(default=1, description="`n` of a request; at most `repeats`")
     separate_dimensions: bool = Field(default=False, description="a request for each dimension")
@@ -261,6 +296,14 @@ class Evaluation(Decoding):
 
     greedy: bool = Field(default=True, description="also one greedy answer to each item")
     seed: int = 0
+
+
+class Cost(Strict):
+    """What a study's own machines do and cost, for `whatif.csv`."""
+
+    training_tokens_per_second: float = Field(gt=0, description="completion tokens that training reads")
+    evaluation_tokens_per_second: float = Field(gt=0, description="tokens that an evaluation writes")
+    price_per_hour: float = Field(ge=0, description="in any currency")
 
 
 class Export(Strict):
@@ -323,8 +366,14 @@ class Study(Strict):
     sampling: Decoding
     generators: dict[Name, Generator]
     judges: dict[Name, Judge]
+    reference_judge: str | None = Field(default=None, description="a judge that the others are measured by; it rates all traces")
     policies: list[str] = Field(min_length=1, description="models that are preference-tuned")
     methods: dict[Name, Recipe]
+    gates: Gates = Gates()
+    cost: Cost | None = Field(default=None, description="without it, whatif.csv has tokens but neither hours nor a price")
+    predictor: str | None = Field(
+        default=SHIPPED, description=f"what predicts gains: a predictor.json, or {SHIPPED} for the one that is shipped"
+    )
     evaluation: Evaluation
     bootstrap: Count = Field(default=2000, description="resamples of every interval")
     export: Export = Export()
@@ -414,9 +463,27 @@ class Study(Strict):
             if "_vs_" in name:
                 problems.append(f"generators.{name}: a name can't contain '_vs_', which separates the sides in paths")
         for name, judge in self.judges.items():
-            if isinstance(judge.endpoint, VllmEndpoint):
+            if isinstance(judge.endpoint, ServedEndpoint):
                 check(f"judges.{name}.endpoint.model", [judge.endpoint.model], self.models)
+        check("reference_judge", [self.reference_judge] if self.reference_judge else [], self.judges)
+        if self.predictor and Path(self.predictor) == Path(PREDICTOR.format(study=self.study)):
+            problems.append("predictor: that of the study itself is made from its trained arms; give another study's")
         check("policies", self.policies, self.models)
+        raters = {name for name, model in self.models.items() if isinstance(model, MicroworldModel) and model.writes == "ratings"}
+        writers = {f"policies: '{name}'": name for name in self.policies}
+        writers |= {
+            f"generators.{name}.model: '{generator.model}'": generator.model
+            for name, generator in self.generators.items()
+            if isinstance(generator, CheckpointGenerator)
+        }
+        problems.extend(f"{where} writes ratings, not traces" for where, name in writers.items() if name in raters)
+        problems.extend(
+            f"judges.{name}.endpoint.model: '{served}' writes traces, not ratings"
+            for name, judge in self.judges.items()
+            if isinstance(judge.endpoint, TransformersEndpoint)
+            and isinstance(self.models.get(served := judge.endpoint.model), MicroworldModel)
+            and served not in raters
+        )
         if "base" in self.methods:
             problems.append("methods.base: 'base' is the untuned policy; choose another name")
         tasks = [task for suite in self.suites.values() for task in suite]
@@ -499,7 +566,7 @@ def _key(place: tuple[int | str, ...], config: Any) -> tuple[str, bool]:
 
 # What pydantic calls members of unions and keys of mappings in the place of an error.
 MEMBERS = {"[key]", "constrained-int", "int", "CorpusSource", "BenchmarkSource", "HubModel", "MicroworldModel"}
-MEMBERS |= {"CheckpointGenerator", "OpenAIGenerator", "DatasetGenerator", "microworld", "url", "vllm"}
+MEMBERS |= {"CheckpointGenerator", "OpenAIGenerator", "DatasetGenerator", "microworld", "url", "vllm", "transformers", "file"}
 
 
 def _keys_at(place: tuple[int | str, ...]) -> list[str]:

@@ -10,13 +10,18 @@ from prefdelta.config import (
     ConfigError,
     DatasetGenerator,
     Experiment,
+    FileEndpoint,
     HubModel,
+    MicroworldModel,
     OpenAIGenerator,
+    ServedEndpoint,
     Study,
     UrlEndpoint,
     VllmEndpoint,
 )
 from prefdelta.selection import SelectionError, draw_for_seed
+
+SIDES = ("chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -82,13 +87,18 @@ def trained_arms(study: Study) -> dict[Arm, int]:
 
 
 def judged_sides(study: Study) -> dict[str, dict[str, list[str]]]:
-    """judge -> generator -> its draws: the sides of the judge's arms, and for the first judge all generators."""
+    """judge -> generator -> its draws: the sides of the judge's arms, for the first judge all generators.
+
+    The reference judge rates what any other judge rates.
+    """
     further = {draw for name in study.generators for draw in study.draws(name)[1:]}
     first = next(iter(study.judges))
     sides = {judge: [name for name in study.generators if judge == first and name not in further] for judge in study.judges}
     for name in study.experiments:
         for arm in arms(study, name):
             sides[arm.judge] += [arm.chosen, arm.rejected]
+    if study.reference_judge:
+        sides[study.reference_judge] = [name for names in sides.values() for name in names]
     return {judge: {name: study.draws(name) for name in names} for judge, names in sides.items()}
 
 
@@ -200,9 +210,44 @@ def base_evals(study: Study, wildcards: Any) -> list[str]:
     return [paths.EVAL_BASE.format(study=study.study, model=policy) for policy in policies]
 
 
+def all_files(study: Study, pattern: str) -> list[str]:
+    """``pattern`` (evaluation, checkpoint or pairs) of every cell that an experiment trains."""
+    cells = [arm.cell(study, seed) for arm, seeds in trained_arms(study).items() for seed in range(seeds)]
+    return list(dict.fromkeys(pattern.format(**cell) for cell in cells))
+
+
+def all_references(study: Study) -> list[str]:
+    """The stored references of both sides of every cell that an experiment trains with a method that uses them."""
+    with_reference = {arm: seeds for arm, seeds in trained_arms(study).items() if study.methods[arm.method].has_reference}
+    cells = [arm.cell(study, seed) for arm, seeds in with_reference.items() for seed in range(seeds)]
+    return list(dict.fromkeys(paths.REFERENCE.format(**cell, generator=cell[side]) for cell in cells for side in SIDES))
+
+
+def pair_groups(study: Study) -> list[list[dict[str, str]]]:
+    """The trained arms' pair sets, of the first seed, by their two generators; those of which there are several."""
+    groups: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for arm in trained_arms(study):
+        cell = arm.cell(study, 0)
+        pair_set = {word: cell[word] for word in ("study", "judge", "chosen", "rejected", "selection")}
+        group = groups.setdefault((arm.chosen, arm.rejected), [])
+        if pair_set not in group:
+            group.append(pair_set)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def all_base_evals(study: Study) -> list[str]:
+    """The evaluation of every untuned policy."""
+    return [paths.EVAL_BASE.format(study=study.study, model=policy) for policy in study.policies]
+
+
 def evaluated_models(study: Study) -> list[str]:
-    """Models whose capability is tabulated: policies, and of the micro-world all. Others cost too much to be asked in passing."""
-    return [name for name, model in study.models.items() if name in study.policies or not isinstance(model, HubModel)]
+    """Models whose capability is tabulated: policies, and of the micro-world all that write traces. Others cost too much to be
+    asked in passing."""
+    return [
+        name
+        for name, model in study.models.items()
+        if name in study.policies or (isinstance(model, MicroworldModel) and model.writes == "traces")
+    ]
 
 
 def generator_model(study: Study, generator: str) -> str | None:
@@ -216,9 +261,32 @@ def generator_model(study: Study, generator: str) -> str | None:
 
 
 def judge_model(study: Study, judge: str) -> str | None:
-    """The model whose checkpoint a judge's job serves; None where the endpoint is there already."""
+    """The model whose checkpoint a judge's job serves; None where it serves none."""
     endpoint = study.judges[judge].endpoint
-    return endpoint.model if isinstance(endpoint, VllmEndpoint) else None
+    return endpoint.model if isinstance(endpoint, ServedEndpoint) else None
+
+
+def judge_family(study: Study, judge: str) -> str | None:
+    """The family of a judge's model; None where that is none of the study's."""
+    model = judge_model(study, judge)
+    return study.models[model].family if model else None
+
+
+def judge_labels(study: Study, judge: str) -> list[str]:
+    """The file of a judge whose ratings are there already."""
+    endpoint = study.judges[judge].endpoint
+    return [endpoint.path] if isinstance(endpoint, FileEndpoint) else []
+
+
+def predictor_files(study: Study) -> list[str]:
+    """The file that gains are predicted by; none where none are."""
+    return [str(paths.predictor_file(study.predictor))] if study.predictor else []
+
+
+def generator_family(study: Study, generator: str) -> str | None:
+    """The family of the model that wrote a generator's traces; None where that is none of the study's."""
+    model = running_model(study, generator)
+    return study.models[model].family if model else None
 
 
 def base_files(study: Study, model: str | None) -> list[str]:
@@ -263,6 +331,11 @@ def training_size(study: Study, method: str) -> dict[str, int]:
     """Resources of a training job."""
     gpus = study.methods[method].gpus
     return {"mem_mb": 96_000 * gpus, "runtime": 24 * 60, "gpu": gpus} if gpus else {"mem_mb": 4000, "runtime": 240, "gpu": 0}
+
+
+def training_ratings(study: Study, wildcards: Any) -> dict[str, str]:
+    """The ratings of both sides, whose coverage training asks for."""
+    return {name: file for name, file in pair_inputs(study, wildcards).items() if name.endswith("_ratings")}
 
 
 def training_references(study: Study, wildcards: Any) -> dict[str, str]:

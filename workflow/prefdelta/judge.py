@@ -14,6 +14,7 @@ from prefdelta import client, rubric
 from prefdelta.client import Body, Choice
 from prefdelta.endpoint import EndpointError
 from prefdelta.errors import PrefdeltaError
+from prefdelta.labels import read_labels
 from prefdelta.store import Store
 from prefdelta.tables import Ratings, Traces, read_table, write_table
 
@@ -51,7 +52,8 @@ def rate_traces(
     """Writes the `Ratings` of all ``traces``: one row for each trace x dimension x repeat, null with a reason where unreadable.
 
     A request asks for ``choices_per_request`` of the ``repeats`` ratings, in all dimensions or (``separate_dimensions``) in one,
-    and has a seed of its own. ``checkpoint`` is the folder that an endpoint of kind ``vllm`` serves (see `client.connected`).
+    and has a seed of its own. ``checkpoint`` is the folder that an endpoint of kind ``vllm`` or ``transformers`` serves (see
+    `client.connected`); one of kind ``file`` is no endpoint, but ratings that are there already (`labels`, LabelsError).
     What the store knows is not asked again; with ``batch`` the rest goes through the provider's Batch API. An answer that can't
     be read is asked for once more, with another seed and without a schema. Raises JudgeError where the endpoint refuses
     requests, stays out of reach, or gives no readable rating at all: ratings are never made up.
@@ -107,6 +109,10 @@ def rate_traces(
         row, group, repeat = again[number].tolist()
         read(row, groups[group], repeat, choices[0])
 
+    if endpoint["kind"] == "file":
+        labels = read_labels(endpoint["path"], asked["trace_id"], judge)
+        write_table(labels.sort("trace_id", "repeat", "dimension"), Ratings, output)
+        return
     connected = client.connected(endpoint, model=model, checkpoint=checkpoint, threads=threads, log_file=log_file)
     try:
         with connected as connection:

@@ -1,5 +1,7 @@
 """Where every file of a study lies: the patterns that rules declare and people request."""
 
+from pathlib import Path
+
 _LATTICE = "{policy}/{method}/{judge}/{chosen}_vs_{rejected}/{selection}"
 
 PROMPTS = "results/{study}/prompts/{split}.parquet"
@@ -16,6 +18,15 @@ EVAL_BASE = "results/{study}/evals/{model}/base.parquet"
 EVAL = f"results/{{study}}/evals/{_LATTICE}/seed{{seed}}.parquet"
 EXPORT = f"results/{{study}}/export/{_LATTICE}/seed{{seed}}"
 TABLE = "results/{study}/tables/{experiment}.csv"
+PREDICTOR = "results/{study}/tables/predictor.json"
 FIGURE = "results/{study}/figures/{experiment}.png"
 ANSWER = "results/{study}/figures/{experiment}.rst"
+ANSWERS = "results/{study}/answers.html"
 REPORT = "results/{study}/report.html"
+
+SHIPPED = "micro-world"  # in place of a path: the predictor that comes with the package
+
+
+def predictor_file(predictor: Path | str) -> Path:
+    """Where a predictor lies that is named by its path, or `SHIPPED`."""
+    return Path(__file__).with_name("predictor.json") if str(predictor) == SHIPPED else Path(predictor)

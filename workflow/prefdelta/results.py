@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 
 from prefdelta import paths
+from prefdelta.balance import budget_difference
 from prefdelta.manifest import read_manifest
 from prefdelta.rubric import CRITERIA
-from prefdelta.statistics import Array, Interval, item_weights, mean_interval, nested_interval
+from prefdelta.statistics import Array, Interval, holm, item_weights, mcnemar, mean_interval, nested_interval
 from prefdelta.tables import (
     GeneratorDeltas,
     Pairs,
@@ -70,7 +71,8 @@ def _accuracy_deltas(generator_deltas: Path | str) -> dict[tuple[str, str], floa
     return {(row["chosen"], row["rejected"]): row["estimate"] for row in deltas.iter_rows(named=True)}
 
 
-def _stack(evals: list[list[Scores]], place: int) -> Array:
+def stack(evals: list[list[Scores]], place: int) -> Array:
+    """(n_seeds, n_items) scores at ``place`` of each seed's `item_scores`. Raises ValueError where the items differ."""
     first = evals[0][place]
     for other in evals:
         if other[place].item_ids != first.item_ids:
@@ -84,7 +86,7 @@ def tabulate_experiment(
     """Writes the `Results` of an experiment (CSV, .md, .tex) from its evaluations, manifests and base evaluations.
 
     ``content`` is `grid.experiment_content`. Rows: each arm x suite (and task) x decoding x (accuracy, difference to the base
-    policy, difference to each control).
+    policy, difference to each control). Tests of differences are corrected (Holm) within the experiment, by suite and decoding.
     """
     by_sides = _accuracy_deltas(generator_deltas)
     bases = {
@@ -104,22 +106,40 @@ def tabulate_experiment(
             "arm": arm["arm"],
             **words,
             "n_seeds": len(made),
-            "n_pairs": made[0]["n_pairs"],
-            "n_steps": made[0]["n_steps"],
+            **_budget(made),
             "n_chosen_truncated": made[0]["n_truncated"]["chosen"],
             "n_rejected_truncated": made[0]["n_truncated"]["rejected"],
             "generator_delta": by_sides[arm["chosen"], arm["rejected"]],
             "mean_delta": float(np.mean([manifest["mean_delta"] for manifest in made])),
         }
         for place, shape in enumerate(shapes):
-            own = _stack(scores[arm["arm"]], place)
-            others = {None: None, BASE: _stack([bases[arm["policy"]]], place)}
-            others |= {control: _stack(scores[control], place) for control in arm["versus"]}
+            own = stack(scores[arm["arm"]], place)
+            others = {None: None, BASE: stack([bases[arm["policy"]]], place)}
+            others |= {control: stack(scores[control], place) for control in arm["versus"]}
             for versus, other in others.items():
                 interval = nested_interval(own, other, weights[place], seed, shape.sizes)
                 where = {"suite": shape.suite, "task": shape.task, "decoding": shape.decoding, "n_items": own.shape[1]}
-                rows.append(common | where | {"versus": versus} | clipped(interval, 0 if versus is None else -100))
+                row = common | where | {"versus": versus} | clipped(interval, 0 if versus is None else -100)
+                if other is not None:
+                    row |= {"p_value": interval.p_value, "minimum_detectable": interval.minimum_detectable}
+                    row["p_mcnemar"] = mcnemar(own, other) if shape.decoding == "greedy" else None
+                if versus in manifests:
+                    row["budget"] = budget_difference(common, _budget(manifests[versus]))
+                rows.append(row)
+    corrected: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        if "p_value" in row:
+            corrected.setdefault((row["suite"], row["task"], row["decoding"]), []).append(row)
+    for family in corrected.values():
+        for row, p_holm in zip(family, holm([row["p_value"] for row in family]), strict=True):
+            row["p_holm"] = p_holm
     write_result_table(rows_to_table(rows, Results), Results, output)
+
+
+def _budget(made: list[dict[str, Any]]) -> dict[str, int]:
+    """What an arm's training takes, on average over its manifests."""
+    keys = {"n_pairs": "n_pairs", "n_completion_tokens": "n_tokens", "n_steps": "n_steps"}
+    return {name: round(np.mean([manifest[key] for manifest in made])) for key, name in keys.items()}
 
 
 def tabulate_profile(

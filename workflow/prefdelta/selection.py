@@ -16,28 +16,37 @@ STRATA = {  # stratum -> (chosen is correct, rejected is correct)
     "both_correct": (True, True),
     "both_wrong": (False, False),
 }
+WITHIN = ("length", "correctness", "both_correct")
 GRAMMAR = f"""\
-  full                     every rated pair
-  top{{k}}-{{criterion}}       the k pairs with the largest delta
-  bottom{{k}}-{{criterion}}    the k pairs with the smallest delta
-  random{{k}}-draw{{d}}        k pairs at random; another d is another draw
-  min{{x}}-{{criterion}}       every pair whose delta is at least x levels
-  {{stratum}}-{{k}}            k prompts that have pairs in all four strata, one pair of this stratum from each
-  flipped-{{k}}              k pairs at random, chosen and rejected exchanged
-where k and d are whole numbers, criterion is one of {", ".join(CRITERIA)}, and stratum one of {", ".join(STRATA)}"""
+  full                               every rated pair
+  top{{k}}-{{criterion}}                 the k pairs with the largest delta
+  bottom{{k}}-{{criterion}}              the k pairs with the smallest delta
+  random{{k}}-draw{{d}}                  k pairs at random; another d is another draw
+  top{{k}}-{{criterion}}-within_{{alike}}, bottom{{k}}-{{criterion}}-within_{{alike}}, random{{k}}-within_{{alike}}-draw{{d}}
+                                     the same from each group of pairs that are alike, in proportion to its size; k in all
+  matched{{k}}-{{criterion}}-draw{{d}}     k pairs at random that are, in correctness, lengths and prompt difficulty, like
+                                     the k pairs with the largest delta
+  min{{x}}-{{criterion}}                 every pair whose delta is at least x levels
+  {{stratum}}-{{k}}                      k prompts that have pairs in all four strata, one pair of this stratum from each
+  flipped-{{k}}                        k pairs at random, chosen and rejected exchanged
+where k and d are whole numbers, criterion is one of {", ".join(CRITERIA)},
+alike is one of length (of both answers), correctness (of both answers), both_correct (only pairs of two right answers),
+and stratum is one of {", ".join(STRATA)}"""
 
 # One name for each selection, so that none is trained twice: no leading zeros, no other script's digits.
 _K, _D, _X = "([1-9][0-9]*)", "(0|[1-9][0-9]*)", r"((?:0|[1-9][0-9]*)(?:\.[0-9]*[1-9])?)"
-_CRITERION = f"({'|'.join(CRITERIA)})"
+_CRITERION, _WITHIN = f"({'|'.join(CRITERIA)})", f"(?:-within_({'|'.join(WITHIN)}))?"
 _FORMS = {
     "full": re.compile("full"),
-    "top": re.compile(f"top{_K}-{_CRITERION}"),
-    "bottom": re.compile(f"bottom{_K}-{_CRITERION}"),
-    "random": re.compile(f"random{_K}-draw{_D}"),
+    "top": re.compile(f"top{_K}-{_CRITERION}{_WITHIN}"),
+    "bottom": re.compile(f"bottom{_K}-{_CRITERION}{_WITHIN}"),
+    "random": re.compile(f"random{_K}{_WITHIN}-draw{_D}"),
+    "matched": re.compile(f"matched{_K}-{_CRITERION}-draw{_D}"),
     "min": re.compile(f"min{_X}-{_CRITERION}"),
     **{stratum: re.compile(f"{stratum}-{_K}") for stratum in STRATA},
     "flipped": re.compile(f"flipped-{_K}"),
 }
+_WITHOUT_DRAW = re.compile(f"random{_K}{_WITHIN}|matched{_K}-{_CRITERION}")
 
 
 class SelectionError(PrefdeltaError):
@@ -46,11 +55,12 @@ class SelectionError(PrefdeltaError):
 
 @dataclass(frozen=True)
 class Selection:
-    """A parsed selection. ``k`` is None for full and min, ``criterion`` is set for top, bottom and min only."""
+    """A parsed selection. ``k`` is None for full and min, ``criterion`` is set for top, bottom, matched and min only."""
 
     kind: str
     k: int | None = None
     criterion: str | None = None
+    within: str | None = None
     draw: int = 0
     least: float = 0.0
 
@@ -67,10 +77,12 @@ def parse(name: str) -> Selection:
             match kind, *match.groups():
                 case ["full"]:
                     return Selection(kind)
-                case ["top" | "bottom", k, criterion]:
-                    return Selection(kind, k=int(k), criterion=criterion)
-                case ["random", k, draw]:
-                    return Selection(kind, k=int(k), draw=int(draw))
+                case ["top" | "bottom", k, criterion, within]:
+                    return Selection(kind, k=int(k), criterion=criterion, within=within)
+                case ["random", k, within, draw]:
+                    return Selection(kind, k=int(k), within=within, draw=int(draw))
+                case ["matched", k, criterion, draw]:
+                    return Selection(kind, k=int(k), criterion=criterion, draw=int(draw))
                 case ["min", least, criterion]:
                     return Selection(kind, criterion=criterion, least=float(least))
                 case [_, k]:
@@ -79,8 +91,8 @@ def parse(name: str) -> Selection:
 
 
 def draw_for_seed(name: str, seed: int) -> str:
-    """The selection of one cell: an arm's ``random500`` is another draw for every seed; others stay as they are."""
-    return f"{name}-draw{seed}" if name.startswith("random") and name.removeprefix("random").isdigit() else name
+    """The selection of one cell: an arm's ``random500`` or ``matched500-overall`` is another draw for every seed."""
+    return f"{name}-draw{seed}" if _WITHOUT_DRAW.fullmatch(name) else name
 
 
 def _shuffled(key: str, seed: int, salt: str) -> pl.Expr:
@@ -102,46 +114,111 @@ def _shuffled(key: str, seed: int, salt: str) -> pl.Expr:
     return pl.col(key).map_batches(digest, return_dtype=pl.UInt64)
 
 
+def _stratum(selection: Selection) -> pl.Expr:
+    """A number for each pair; pairs with the same number are alike in what the selection holds fixed."""
+    correctness = 2 * pl.col("chosen_correct").cast(pl.Int64) + pl.col("rejected_correct")
+    match selection:
+        case Selection(within="length"):
+            return _lengths(1.1)
+        case Selection(within="correctness"):
+            return correctness
+        case Selection(kind="matched"):
+            # How hard a prompt is, in quarters: the share of right answers, of both generators, in its own pairs.
+            right = pl.mean_horizontal(pl.col("chosen_correct", "rejected_correct").cast(pl.Float64)).mean().over("prompt_id")
+            quarter = (right * 4).floor().clip(upper_bound=3).cast(pl.Int64)
+            return (_lengths(1.25) * len(STRATA) + correctness) * 4 + quarter
+    return pl.lit(0, pl.Int64)
+
+
+def _lengths(step: float) -> pl.Expr:
+    """Tokens of both sides as one number: their ratio in steps of a factor ``step``, their (geometric) mean in steps of 1.25.
+
+    Equal lengths are in the middle of a step of the ratio. Both, because a long problem leaves more room for a delta.
+    """
+    chosen, rejected = (pl.col(f"{side}_tokens").clip(lower_bound=1) for side in ("chosen", "rejected"))
+    mean = (chosen * rejected).sqrt().log(1.25).round().cast(pl.Int64)
+    return (chosen / rejected).log(step).round().cast(pl.Int64) * 1000 + mean
+
+
 def candidates(pairs: pl.LazyFrame, selection: Selection, seed: int) -> pl.LazyFrame:
-    """Of whole prompts' ``pairs`` (columns of `tables.Pairs`) those that `select` may take; ``_order`` is what it goes by."""
-    order = _shuffled("pair_id", seed, f"{selection.kind}{selection.draw}").alias("_order")
+    """Of whole prompts' ``pairs`` (columns of `tables.Pairs`) those that `select` may take, with what it goes by.
+
+    That is ``_by`` and then ``_order``, from the least, within each ``_stratum``. A matched control, itself random, also has
+    ``_top_by`` and ``_top_order`` of the top pairs that it is matched with.
+    """
+    order = _shuffled("pair_id", seed, f"{selection.kind}{selection.within or ''}{selection.draw}")
+    columns = {"_by": pl.lit(0.0), "_order": order, "_stratum": _stratum(selection)}
     match selection.kind:
         case "full":
             return pairs
         case "min":
             return pairs.filter(pl.col(f"delta_{selection.criterion}") >= selection.least)
-        case "top" | "bottom" | "random" | "flipped":
-            return pairs.with_columns(order)
-        case stratum:
+        case "top":
+            columns |= {"_by": -pl.col(f"delta_{selection.criterion}")}
+        case "bottom":
+            columns |= {"_by": pl.col(f"delta_{selection.criterion}")}
+        case "matched":
+            columns |= {"_top_by": -pl.col(f"delta_{selection.criterion}"), "_top_order": _shuffled("pair_id", seed, "top0")}
+        case stratum if stratum in STRATA:
             in_all = pl.struct("chosen_correct", "rejected_correct").n_unique().over("prompt_id") == len(STRATA)
             correct = (pl.col("chosen_correct") == STRATA[stratum][0]) & (pl.col("rejected_correct") == STRATA[stratum][1])
-            one = pairs.filter(in_all).filter(correct).sort(order).unique("prompt_id", keep="first").sort("prompt_id")
+            one = pairs.filter(in_all).filter(correct).sort(order)
+            pairs = one.unique("prompt_id", keep="first").sort("prompt_id")
             # The same prompts for every stratum: their order must not depend on which stratum is asked for.
-            return one.with_columns(_shuffled("prompt_id", seed, "strata").alias("_order"))
+            columns |= {"_order": _shuffled("prompt_id", seed, "strata")}
+    if selection.within == "both_correct":
+        pairs = pairs.filter("chosen_correct", "rejected_correct")
+    return pairs.with_columns(**columns)
 
 
 def select(pairs: pl.LazyFrame, selection: Selection) -> pl.LazyFrame:
     """The selected rows of `candidates`, in their order. Which they are depends on ids and the seed only.
 
-    Of each pair only two numbers are in memory. Ties in a delta are broken by ``_order``. Raises SelectionError where fewer than
-    k pairs (or, for a stratum, prompts with pairs in all four strata) exist.
+    Of each pair only a few numbers are in memory. Ties in a delta are broken by ``_order``. Raises SelectionError where fewer
+    than k pairs (or, for a stratum, prompts with pairs in all four strata) exist.
     """
     found, most = pairs.select(pl.len()).collect().item(), selection.k or 1
     if found < most:
         available = f"{found} prompts with pairs in all four strata" if selection.crosses_samples else f"{found} pairs"
-        raise SelectionError(f"the selection asks for {most}, but there are only {available}")
+        both = " whose answers are both right" if selection.within == "both_correct" else ""
+        raise SelectionError(f"the selection asks for {most}, but there are only {available}{both}")
     if not selection.k:
         return pairs
-    by, order = pl.lit(0.0), pl.col("_order")
-    if selection.criterion:
-        by = pl.col(f"delta_{selection.criterion}") * (-1 if selection.kind == "top" else 1)
-    ranks = pairs.select(by=by, order=order).collect(engine="streaming")
-    # The k-th in the order of both numbers, without sorting.
-    last = np.partition(ranks["by"].to_numpy(), most - 1)[most - 1]
-    tied = ranks.filter(by=last)["order"].to_numpy()
-    left = most - ranks.filter(pl.col("by") < last).height
-    last_tied = np.partition(tied, left - 1)[left - 1]
-    return pairs.filter((by < last) | ((by == last) & (order <= last_tied))).drop("_order")
+    ranks = pairs.select(pl.selectors.starts_with("_")).collect(engine="streaming")
+    if selection.kind == "matched":
+        as_top = ranks.select(_by="_top_by", _order="_top_order", _stratum=pl.lit(0))
+        alike = ranks.filter(as_top.select(_first(as_top, {0: most})).to_series())
+        shares = dict(alike["_stratum"].value_counts().iter_rows())
+    else:
+        shares = _in_proportion(ranks["_stratum"], most)
+    return pairs.filter(_first(ranks, shares)).drop(pl.selectors.starts_with("_"))
+
+
+def _in_proportion(strata: pl.Series, k: int) -> dict[int, int]:
+    """How many of ``k`` fall to each stratum by its size, within one pair.
+
+    What is rounded are the numbers up to each stratum. So strata too small for a pair share one with those next to them, and
+    small ones at one end, such as of very unequal lengths, are not preferred to those at the other.
+    """
+    numbers, sizes = np.unique(strata.to_numpy(), return_counts=True)
+    up_to = (sizes.astype(np.int64).cumsum() * k + len(strata) // 2) // len(strata)
+    return dict(zip(numbers.tolist(), np.diff(up_to, prepend=0).tolist(), strict=True))
+
+
+def _first(ranks: pl.DataFrame, shares: dict[int, int]) -> pl.Expr:
+    """Whether a row is among the first of its ``_stratum``, as many as ``shares`` says, by ``_by`` and then ``_order``."""
+    last_by, last_order = {}, {}
+    for (stratum,), part in ranks.partition_by("_stratum", as_dict=True).items():
+        if n := shares.get(stratum, 0):
+            # The n-th in the order of both numbers, without sorting.
+            by = last_by[stratum] = np.partition(part["_by"].to_numpy(), n - 1)[n - 1].item()
+            tied = part.filter(_by=by)["_order"].to_numpy()
+            left = n - part.filter(pl.col("_by") < by).height
+            last_order[stratum] = np.partition(tied, left - 1)[left - 1].item()
+    number = pl.col("_stratum")
+    by = number.replace_strict(last_by, default=None, return_dtype=pl.Float64)
+    order = number.replace_strict(last_order, default=None, return_dtype=pl.UInt64)
+    return (pl.col("_by") < by) | ((pl.col("_by") == by) & (pl.col("_order") <= order))
 
 
 def flip(pairs: pl.DataFrame) -> pl.DataFrame:

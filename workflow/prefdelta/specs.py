@@ -6,26 +6,45 @@ in it changes.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
+from prefdelta import paths
 from prefdelta.config import (
     BenchmarkSource,
     CheckpointGenerator,
     DatasetGenerator,
     Decoding,
+    FileEndpoint,
     HubModel,
+    JudgeEndpoint,
     MicroworldEndpoint,
     MicroworldModel,
     OpenAIGenerator,
     PartialSampling,
     Source,
     Study,
+    TransformersEndpoint,
     UrlEndpoint,
     VllmEndpoint,
 )
 from prefdelta.generate import Sampling
-from prefdelta.grid import arms, backend, evaluated_models, experiment_content, judged_sides, rated_generators
+from prefdelta.grid import (
+    SIDES,
+    Arm,
+    all_references,
+    arms,
+    backend,
+    evaluated_models,
+    experiment_content,
+    generator_family,
+    judge_family,
+    judged_sides,
+    pair_groups,
+    rated_generators,
+    trained_arms,
+)
 
 NOT_STATED = "not stated"
 MICROWORLD_SETTINGS: dict[str, Any] = {
@@ -109,7 +128,7 @@ def _generator_sampling(study: Study, generator: CheckpointGenerator | OpenAIGen
     return _sampling(study.sampling, *overrides, generator.sampling)
 
 
-def _endpoint(study: Study, endpoint: MicroworldEndpoint | UrlEndpoint | VllmEndpoint) -> dict[str, Any]:
+def _endpoint(study: Study, endpoint: JudgeEndpoint) -> dict[str, Any]:
     content = endpoint.model_dump()
     if isinstance(endpoint, VllmEndpoint):
         settings = _model_settings(study, endpoint.model)
@@ -212,9 +231,9 @@ def _judge_origin(study: Study, name: str) -> Any:
     kept = {"model", "repeats", "separate_dimensions", "reasoning_effort", "temperature", "max_tokens", "seed"}
     settings = judge.model_dump(include=kept, exclude_none=True)
     match judge.endpoint:
-        case VllmEndpoint(model=served):
+        case VllmEndpoint(model=served) | TransformersEndpoint(model=served):
             return _model_origin(study, served, **settings)
-        case UrlEndpoint():
+        case UrlEndpoint() | FileEndpoint():
             return _origin(settings, judge.model)
         case MicroworldEndpoint(noise=noise, unparsable=unparsable):
             return _origin({**settings, "noise": noise, "unparsable": unparsable})
@@ -237,13 +256,23 @@ def _statistics(study: Study) -> dict[str, Any]:
     return {"study": study.study, "n_resamples": study.bootstrap, "seed": study.seed}
 
 
-def experiment_spec(study: Study, name: str) -> str:
+def _with_cells(study: Study, name: str) -> dict[str, Any]:
+    """`grid.experiment_content` of a trained experiment, with the cells of each arm."""
     content = experiment_content(study, name)
-    if study.experiments[name].figure != "profile":
-        by_arm = zip(content["arms"], arms(study, name), strict=True)
-        for row, arm in by_arm:
-            row["cells"] = [arm.cell(study, seed) for seed in range(content["n_seeds"])]
+    for row, arm in zip(content["arms"], arms(study, name), strict=True):
+        row["cells"] = [arm.cell(study, seed) for seed in range(content["n_seeds"])]
+    return content
+
+
+def experiment_spec(study: Study, name: str) -> str:
+    profile = study.experiments[name].figure == "profile"
+    content = experiment_content(study, name) if profile else _with_cells(study, name)
     return canonical({**_statistics(study), "content": content})
+
+
+def balance_spec(study: Study) -> str:
+    trained = [name for name, experiment in study.experiments.items() if experiment.figure != "profile"]
+    return canonical({"study": study.study, "experiments": [_with_cells(study, name) for name in trained]})
 
 
 def capability_spec(study: Study) -> str:
@@ -254,8 +283,121 @@ def generator_deltas_spec(study: Study) -> str:
     return canonical({**_statistics(study), "sides": judged_sides(study)})
 
 
+def judge_audit_spec(study: Study) -> str:
+    judges = []
+    for name, generators in judged_sides(study).items():
+        if not generators:
+            continue  # no arm uses it
+        judge = study.judges[name]
+        asked = None if isinstance(judge.endpoint, FileEndpoint) else judge.choices_per_request
+        cost = {"choices_per_request": asked, "separate_dimensions": judge.separate_dimensions}
+        judges.append({"judge": name, "generators": generators, "family": judge_family(study, name), **cost})
+    families = {name: generator_family(study, name) for name in study.generators}
+    return canonical({**_statistics(study), "judges": judges, "families": families, "reference": study.reference_judge})
+
+
+def judge_audit_figure_spec(study: Study) -> str:
+    return canonical({"reference": study.reference_judge})
+
+
+def delta_correction_spec(study: Study) -> str:
+    """The pairs of all cells of the trained arms, which several policies and methods may share."""
+    found: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    words = ("judge", "chosen", "rejected", "selection")
+    for arm, seeds in trained_arms(study).items():
+        cells = found.setdefault(tuple(getattr(arm, word) for word in words), [])
+        for seed in range(seeds):
+            cell = {word: arm.cell(study, seed)[word] for word in words}
+            if cell not in cells:
+                cells.append(cell)
+    rows = [{**dict(zip(words, names, strict=True)), "cells": cells} for names, cells in found.items()]
+    return canonical({**_statistics(study), "pairs": rows, "reference": study.reference_judge})
+
+
 def coverage_spec(study: Study) -> str:
     return canonical({"study": study.study, "rated": rated_generators(study)})
+
+
+def whatif_spec(study: Study) -> str:
+    uses: dict[Arm, list[str]] = {}
+    for name, experiment in study.experiments.items():
+        if experiment.figure != "profile":
+            for arm in arms(study, name):
+                uses.setdefault(arm, []).append(name)
+    stored, rows = set(all_references(study)), []
+    for arm, seeds in trained_arms(study).items():
+        recipe = study.methods[arm.method]
+        cells = [arm.cell(study, seed) for seed in range(seeds)]
+        needed = {paths.REFERENCE.format(**cell, generator=cell[side]) for cell in cells for side in SIDES}
+        training = {key: getattr(recipe, key) for key in ("trainer", "batch_size", "n_examples", "unit", "max_length")}
+        training |= {"n_steps": recipe.n_steps(study.n_full_pairs), "has_lengths": needed <= stored}
+        training["reads"] = ["chosen"] if recipe.trainer == "sft" else SIDES
+        rows.append({**asdict(arm), "experiments": uses[arm], "cells": cells, **training})
+    content = {"study": study.study, "suite": list(study.suites)[-1], "arms": rows, "predictor": study.predictor}
+    return canonical({**content, "cost": study.cost.model_dump() if study.cost else None})
+
+
+def whatif_figure_spec(study: Study) -> str:
+    gates = study.gates.model_dump(include={"identical_pairs", "truncated"})
+    content = {"study": study.study, "suite": list(study.suites)[-1], "predictor": study.predictor}
+    return canonical({**content, **gates})
+
+
+def overlap_spec(study: Study) -> str:
+    return canonical({"groups": pair_groups(study)})
+
+
+def regressions_figure_spec(study: Study) -> str:
+    return canonical({"study": study.study, "suite": list(study.suites)[-1]})
+
+
+def regressions_spec(study: Study) -> str:
+    """Trends of ladders, qualities of grids, and the five deltas of all arms of the first policy, method and judge."""
+
+    def content(name: str, kind: str, chosen: Iterable[tuple[Arm, int]]) -> dict[str, Any]:
+        rows = [{**asdict(arm), "cells": [arm.cell(study, seed) for seed in range(seeds)]} for arm, seeds in chosen]
+        return {"model": name, "kind": kind, "arms": rows}
+
+    kinds = {"ladder": "trend", "grid": "quality"}
+    models = [
+        content(name, kinds[experiment.figure], ((arm, experiment.seeds) for arm in arms(study, name)))
+        for name, experiment in study.experiments.items()
+        if experiment.figure in kinds
+    ]
+    first = (study.policies[0], next(iter(study.methods)), next(iter(study.judges)))
+    everywhere = [item for item in trained_arms(study).items() if (item[0].policy, item[0].method, item[0].judge) == first]
+    models.append(content("dimensions", "dimensions", everywhere))
+    return canonical({**_statistics(study), "suite": list(study.suites)[-1], "models": models})
+
+
+def _models(study: Study) -> dict[str, str]:
+    """generator -> the model that it samples, where it is one of the study's."""
+    return {name: generator.model for name, generator in study.generators.items() if isinstance(generator, CheckpointGenerator)}
+
+
+def prediction_spec(study: Study) -> str:
+    rows = [
+        {**asdict(arm), "cells": [arm.cell(study, seed) for seed in range(seeds)]} for arm, seeds in trained_arms(study).items()
+    ]
+    return canonical({**_statistics(study), "suite": list(study.suites)[-1], "arms": rows, "models": _models(study)})
+
+
+def claims_spec(study: Study) -> str:
+    experiments = {
+        name: {"question": experiment.question, "caveat": experiment.caveat, "models": _models(study)}
+        for name, experiment in study.experiments.items()
+        if experiment.figure != "profile"
+    }
+    content = {"study": study.study, "experiments": experiments, "suites": list(study.suites)}
+    return canonical({**content, "reference": study.reference_judge})
+
+
+def answers_spec(study: Study) -> str:
+    figures: dict[str, list[str]] = {}
+    for name, experiment in study.experiments.items():
+        shown = [name, "regressions"] if experiment.figure == "grid" else [name]
+        figures[experiment.question] = figures.get(experiment.question, []) + shown
+    return canonical({"study": study.study, "suite": list(study.suites)[-1], "figures": figures})
 
 
 def figure_spec(study: Study, name: str) -> str:

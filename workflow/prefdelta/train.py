@@ -16,8 +16,9 @@ from transformers.trainer_callback import PrinterCallback
 
 from prefdelta.atomic import write_text
 from prefdelta.endpoint import free_port, running
+from prefdelta.gates import check_gates
 from prefdelta.manifest import checked_folder, read_manifest, write_manifest
-from prefdelta.recipe import Recipe
+from prefdelta.recipe import Gates, Recipe
 from prefdelta.tables import Pairs, read_table
 from prefdelta.trainers import TrainingError, make_trainer
 
@@ -57,6 +58,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 def train_policy(
     pairs: Path | str,
     base: Path | str,
+    ratings: dict[str, Path | str],
     references: dict[str, Path | str],
     output: Path | str,
     log_file: Path | str,
@@ -65,18 +67,21 @@ def train_policy(
     n_steps: int,
     cell: dict[str, str],
     chat: dict[str, Any],
+    gates: Gates,
     seed: int,
     threads: int,
 ) -> None:
     """Trains the checkpoint of ``base`` (its manifest) on ``pairs`` and writes the folder of ``output`` (its manifest, last).
 
-    ``references`` (sides ``chosen`` and ``rejected``: `References` tables) are joined to the pairs of DPO and KTO. A recipe for
-    several GPUs runs under `accelerate launch`. A run that was killed goes on from its last checkpoint if pairs, base, recipe and
-    seed are the same. Raises TrainingError where the first loss is not `FIRST_LOSS` (for DPO ln 2), that is, where policy and
+    ``ratings`` and ``references`` are tables of the sides ``chosen`` and ``rejected``; references are joined to the pairs of DPO
+    and KTO. A recipe for several GPUs runs under `accelerate launch`. A run that was killed goes on from its last checkpoint if
+    pairs, base, recipe and seed are the same. Raises GateError where `check_gates` with the thresholds ``gates`` does, before a
+    model is loaded. Raises TrainingError where the first loss is not `FIRST_LOSS` (for DPO ln 2), that is, where policy and
     reference differ before the first step, and where a prompt alone fills the length limit.
     """
     method = Recipe.model_validate(recipe)
     folder = checked_folder(base)
+    check_gates(pairs, ratings, references, folder, recipe=method, cell=cell, chat=chat, gates=gates)
     output = Path(output)
     work = output.parent / ".trainer"
     _clear_unless_resumable(output, work, [pairs, base], [recipe, n_steps, seed, chat])
@@ -153,7 +158,7 @@ def _fit(job: Path) -> None:
     # Steps of 1e-8 are lost on bfloat16 weights, so those that are trained stay in float32.
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype if method.lora else torch.float32)
     settings = {key: content[key] for key in ("base", "chat", "n_steps", "seed")}
-    trainer, n_truncated = make_trainer(model, tokenizer, frame, content["references"], method, **settings, work=work)
+    trainer, counts = make_trainer(model, tokenizer, frame, content["references"], method, **settings, work=work)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress())
     last = _last_checkpoint(work)
@@ -179,7 +184,7 @@ def _fit(job: Path) -> None:
             "n_pairs": len(frame),
             "mean_delta": float(frame["delta_overall"].mean()),  # type: ignore[arg-type]
             "n_tokens": int(history[-1]["num_tokens"]),
-            "n_truncated": n_truncated,
+            **counts,
             "losses": [round(entry["loss"], 6) for entry in history],
             "metrics": {key: value for key, value in history[-1].items() if isinstance(value, float)},
         }

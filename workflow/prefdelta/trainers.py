@@ -16,7 +16,7 @@ from trl.trainer.utils import use_adapter
 from prefdelta.chat import tokenised
 from prefdelta.errors import PrefdeltaError
 from prefdelta.packed import use_packed_forward
-from prefdelta.recipe import Recipe
+from prefdelta.recipe import Recipe, examples_read
 from prefdelta.tables import References, read_table
 
 log = logging.getLogger(__name__)
@@ -83,17 +83,19 @@ def make_trainer(
     n_steps: int,
     seed: int,
     work: Path,
-) -> tuple[Any, dict[str, int]]:
-    """The trainer of ``model`` on ``frame`` (`Pairs`), and how many traces of each side the length limit cuts.
+) -> tuple[Any, dict[str, Any]]:
+    """The trainer of ``model`` on ``frame`` (`Pairs`), and what a manifest says of its data.
 
+    That is ``n_truncated`` (traces that the length limit cuts, by side) and ``n_completion_tokens`` (`_completion_tokens`).
     ``base``: the folder of the untrained checkpoint, for methods that run a reference model. Raises TrainingError.
     """
     sides, n_truncated = _sides(tokenizer, frame, chat, recipe.max_length)
+    counts = {"n_truncated": n_truncated, "n_completion_tokens": _completion_tokens(sides, recipe, n_steps)}
     arguments = _arguments(recipe, n_steps, seed, work)
     common = {"model": model, "processing_class": tokenizer, "peft_config": _adapter(recipe)}
     if recipe.trainer == "sft":
         rows = [{"input_ids": ids, "labels": [-100] * start + ids[start:]} for ids, start in sides["chosen"]]
-        return SFTTrainer(**common, args=SFTConfig(**arguments), train_dataset=Dataset.from_list(rows)), n_truncated
+        return SFTTrainer(**common, args=SFTConfig(**arguments), train_dataset=Dataset.from_list(rows)), counts
 
     stored = _stored(frame, references, recipe.max_length)
     arguments |= {"beta": recipe.beta, "precompute_ref_log_probs": True}
@@ -114,7 +116,7 @@ def make_trainer(
         settings = DPOConfig(**arguments, loss_type=loss)
         trainer = StoredReferenceDPOTrainer(**common, args=settings, train_dataset=Dataset.from_dict(columns))
     _pack(trainer)
-    return trainer, n_truncated
+    return trainer, counts
 
 
 def _kto_trainer(
@@ -170,6 +172,17 @@ def _sides(
         n_truncated[side] = sum(len(ids) > max_length for ids, _ in whole)
         log.info("%d of %d %s traces are cut at %d tokens", n_truncated[side], len(frame), side, max_length)
     return sides, n_truncated
+
+
+def _completion_tokens(sides: dict[str, list[tuple[list[int], int]]], recipe: Recipe, n_steps: int) -> int:
+    """Completion tokens, cut to the length limit, that ``n_steps`` read: of both sides, of SFT the chosen only.
+
+    Of a pass that is not finished, and of what is left out, the mean length counts.
+    """
+    examples = [sides["chosen"]] if recipe.trainer == "sft" else list(sides.values())
+    n_tokens = sum(len(ids) - start for side in examples for ids, start in side)
+    n = len(sides["chosen"]) * recipe.n_examples
+    return round(n_tokens / n * examples_read(n, n_steps, recipe.batch_size, recipe.unit))
 
 
 def _stored(frame: pl.DataFrame, references: dict[str, Path | str], max_length: int) -> dict[str, list[float]]:

@@ -41,3 +41,19 @@ def grade(problem: Problem, trace: str) -> dict[str, float]:
         "signal_to_noise": signal / len(trace),
     }
     return {dimension: 1 + 4 * share for dimension, share in shares.items()}
+
+
+def review(problem: Problem, trace: str) -> str:
+    """The checks behind `grade` written out, as a judge reasons before it rates.
+
+    For each step its label, then for operation, operand, first number and result: what it should be (by the problem, by the last
+    step, by the step's own numbers), what it is, and ``=`` where these are the same, else ``;``.
+    """
+    written, last = "", str(problem.start)
+    steps = [m for statement in trace.split(";") if (m := _STEP.fullmatch(statement.strip()))]
+    for m, (operator, operand) in zip(steps, problem.operations, strict=False):
+        due = [operator, str(operand), last, str(OPERATORS[m[1]](int(m[3]), int(m[2])))]
+        found = [m[1], m[2], m[3], m[4]]
+        written += m[0][:2] + "".join(f"{a}{b}{'=' if a == b else ';'}" for a, b in zip(due, found, strict=True))
+        last = m[4]
+    return written

@@ -1,5 +1,6 @@
 """Language models of the micro-world, trained from scratch into ordinary transformers checkpoints."""
 
+import json
 import logging
 import math
 import random
@@ -7,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -14,30 +16,45 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Pre
 
 from prefdelta.manifest import write_manifest
 from prefdelta.microworld.authors import FILLER, FaultRates, write
+from prefdelta.microworld.oracle import grade, review
 from prefdelta.microworld.problems import LABELS, NAMES, OPERATOR_OF_VERB, draw, held_out, render
+from prefdelta.rubric import DIMENSIONS, messages
 
 log = logging.getLogger(__name__)
 
 HEAD_SIZE = 32  # the smallest that the attention kernels of inference engines take; independent of the width
 SPECIAL = ("<pad>", "<user>", "<assistant>", "<end>", "<unknown>")
 TOKEN = r"[a-h]\)| ?[A-Za-z]+|."  # a label, a word with the space before it, or a single character
-CHAT_TEMPLATE = (
+# What stands around a problem and a trace in a judge's message, and the pieces of its answer.
+JUDGING = (
+    *("<problem>\n", "\n</problem>\n<trace>\n", "\n</trace>"),
+    *(f'{", " if place else "{"}"{dimension}": ' for place, dimension in enumerate(DIMENSIONS)),
+    "}",
+)
+JUDGING_TOKEN = "|".join([*map(re.escape, JUDGING), TOKEN])
+CHAT_TEMPLATE = (  # a rubric (system) is English, which no model here reads: a judge has learned what it asks for
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}<assistant>{% generation %}{{ message['content'] }}<end>{% endgeneration %}"
-    "{% else %}<user>{{ message['content'] }}{% endif %}"
+    "{% elif message['role'] == 'user' %}<user>{{ message['content'] }}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
+Writes = Literal["traces", "ratings"]
+PATTERN: dict[Writes, str] = {"traces": TOKEN, "ratings": JUDGING_TOKEN}
 FAMILIES = {"qwen3": Qwen3Config, "llama": LlamaConfig}
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer of digits, signs and the world's words, whose chat template ends an assistant turn with ``<end>``."""
+def make_tokenizer(writes: Writes = "traces") -> PreTrainedTokenizerFast:
+    """A tokenizer of digits, signs and the world's words, whose chat template ends an assistant turn with ``<end>``.
+
+    That of a model that ``writes`` ratings knows the words of a judge's message and answer, too.
+    """
     words = [*NAMES, " has", *OPERATOR_OF_VERB, "x", " to", " left", *(f"{label})" for label in LABELS)]
     words += sorted({word for filler in FILLER for word in re.findall(TOKEN, filler)})
+    words += JUDGING if writes == "ratings" else ()
     vocabulary = {token: index for index, token in enumerate([*SPECIAL, *"0123456789+-*=;# ", *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(TOKEN), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PATTERN[writes]), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -79,10 +96,15 @@ def corpus(
     authors: list[tuple[float, FaultRates]],
     domains: list[str],
     operations: list[int],
+    writes: Writes,
     tokenizer: PreTrainedTokenizerFast,
     rng: random.Random,
 ) -> list[tuple[list[int], int]]:
-    """``n`` training texts as (token ids, length of the prompt part). Problems that are held out for evaluation are left out."""
+    """``n`` training texts as (token ids, length of the prompt part). Problems that are held out for evaluation are left out.
+
+    The completion is an author's trace, or (``writes`` ratings) a review of one and the oracle's levels, rounded, as a judge
+    writes them.
+    """
     vocabulary = tokenizer.get_vocab()
     weights, faults = [weight for weight, _ in authors], [rates for _, rates in authors]
     texts: list[tuple[list[int], int]] = []
@@ -93,8 +115,12 @@ def corpus(
             continue
         # The chat template written out, and looked up without the tokenizer's own overhead: a corpus has 100,000 texts.
         trace = write(problem, rng.choices(faults, weights)[0], rng)
-        asked = ["<user>", *re.findall(TOKEN, prompt), "<assistant>"]
-        ids = [vocabulary[token] for token in [*asked, *re.findall(TOKEN, trace), "<end>"]]
+        if writes == "ratings":
+            levels = {dimension: round(score) for dimension, score in grade(problem, trace).items()}
+            # Ratings alone are not learned: after 38,000 texts, all dimensions but one were rated almost at random.
+            prompt, trace = messages(prompt, trace)[-1]["content"], review(problem, trace) + json.dumps(levels)
+        asked = ["<user>", *re.findall(PATTERN[writes], prompt), "<assistant>"]
+        ids = [vocabulary[token] for token in [*asked, *re.findall(PATTERN[writes], trace), "<end>"]]
         texts.append((ids, len(asked)))
     return texts
 
@@ -109,6 +135,7 @@ def pretrain_model(
     authors: list[tuple[float, FaultRates]],
     domains: list[str],
     operations: list[int],
+    writes: Writes,
     steps: int,
     batch_size: int,
     learning_rate: float,
@@ -117,16 +144,17 @@ def pretrain_model(
 ) -> None:
     """Trains a model from scratch on what ``authors`` (weight, fault rates) write; saves it with tokenizer beside its manifest.
 
-    AdamW with 50 steps of warm-up and a cosine decay; the loss is on traces only. ``output`` is the manifest.
+    It learns to write such traces, or (``writes`` ratings) to review and rate them as the exact oracle would. AdamW with 50 steps
+    of warm-up and a cosine decay; the loss is on completions only. ``output`` is the manifest.
     """
     torch.set_num_threads(threads)
     set_seed(seed)
     rng = random.Random(seed)
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(writes)
     model = make_model(family, hidden_size, layers, heads, tokenizer)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     shape = {"family": family, "hidden_size": hidden_size, "layers": layers}
-    texts = corpus(steps * batch_size, authors, domains, operations, tokenizer, rng)
+    texts = corpus(steps * batch_size, authors, domains, operations, writes, tokenizer, rng)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / 50) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))

@@ -1,0 +1,39 @@
+"""The page of answers: every question once, with its claims, its figures and its caveats."""
+
+import base64
+
+from prefdelta import paths
+from prefdelta.answers_page import render_answers
+from prefdelta.claims import PREDICTION
+from prefdelta.tables import Claims, rows_to_table, write_result_table
+
+
+def claim(question, words, caveat, p=0.001):
+    tested = {"estimate": 1.0, "ci_low": 0.5, "ci_high": 1.5, "p_value": p, "p_holm": p, "minimum_detectable": 2.25}
+    return {"question": question, "claim": words, "test": "t", "caveat": caveat, **tested}
+
+
+def test_page_has_every_question_with_claims_figures_and_caveats(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        claim("Bigger?", "a, against <b>: rises", "All small."),
+        claim("Why?", "c, against d: falls", "None known.", p=0.2),
+        claim("Bigger?", "e, against f: falls", "All small. Budgets differ: pairs +5 %."),
+        {"question": PREDICTION, "claim": "held_out_pairs: R^2 0.50", "estimate": 0.5, "test": "none", "caveat": "Few arms."},
+    ]
+    write_result_table(rows_to_table(rows, Claims), Claims, "claims.csv")
+    for name in ("ladder", "grid", "prediction"):
+        figure = tmp_path / paths.FIGURE.format(study="s", experiment=name)
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        figure.write_bytes(name.encode())
+    render_answers("claims.csv", "answers.html", study="s", suite="far", figures={"Bigger?": ["ladder", "grid"], "Why?": []})
+    page = (tmp_path / "answers.html").read_text()
+    sections = page.split("<h2")[1:]
+    assert [section.partition(">")[2].partition("<")[0] for section in sections] == ["Bigger?", "Why?", PREDICTION]
+    bigger, why, prediction = sections
+    assert "a, against &lt;b&gt;: rises" in bigger and "e, against f: falls" in bigger and "c, against" not in bigger
+    assert all(base64.b64encode(name).decode() in bigger for name in (b"ladder", b"grid"))
+    assert base64.b64encode(b"prediction").decode() in prediction
+    assert bigger.count("All small.") == 1 and "e, against f: Budgets differ: pairs +5 %." in bigger
+    assert bigger.count('class="found"') == 2 and 'class="found"' not in why
+    assert "0.200" in why and "2.2" in why

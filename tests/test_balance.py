@@ -1,0 +1,314 @@
+"""Balance of compared arms: are differences those of the pair sets, are planted ones found, and does matching remove them?"""
+
+import math
+
+import build
+import numpy as np
+import polars as pl
+import pytest
+
+from prefdelta import paths
+from prefdelta.balance import COVARIATES, Moments, budget_difference, mixture, standardised_difference, tabulate_balance
+from prefdelta.figures import draw_balance
+from prefdelta.pairs import build_pairs
+from prefdelta.rubric import DIMENSIONS
+from prefdelta.selection import draw_for_seed
+from prefdelta.tables import Balance, Pairs, Ratings, Traces, read_result_csv, read_table, rows_to_table, write_table
+
+K = 250
+SELECTIONS = [f"top{K}-overall", f"matched{K}-overall", f"random{K}", f"flipped-{K}", "full"]
+
+
+def cell(study, selection, seed=0, chosen="good", rejected="bad"):
+    words = {"policy": "p", "method": "dpo", "judge": "j", "chosen": chosen, "rejected": rejected, "seed": str(seed)}
+    return {"study": study, **words, "selection": draw_for_seed(selection, seed)}
+
+
+def arm(study, selection, versus=(), seeds=1, **sides):
+    return {"arm": selection, "versus": list(versus), "cells": [cell(study, selection, seed, **sides) for seed in range(seeds)]}
+
+
+def balance(study, *arms):
+    tabulate_balance("balance.csv", study=study, experiments=[{"experiment": "e", "arms": list(arms)}])
+    return read_result_csv("balance.csv", Balance)
+
+
+def smds(table, **comparison):
+    return dict(table.filter(**comparison).select("covariate", "smd").iter_rows())
+
+
+def write_traces(study, generator, frame):
+    write_table(frame, Traces, paths.TRACES.format(study=study, generator=generator))
+
+
+def traces_of(pairs, side, generator):
+    """A trace for each pair's side, all well formed."""
+    found = pairs.select(trace_id=f"{side}_trace_id", prompt_id="prompt_id", correct=f"{side}_correct", n_tokens=f"{side}_tokens")
+    columns = {"generator": generator, "text": "1", "reasoning": "", "response": "1", "answer": "1", "prompt": "prompt"}
+    literals = {name: pl.lit(value) for name, value in {**columns, "finish_reason": "stop"}.items()}
+    return found.with_columns(sample=pl.lit(0, pl.Int64), **literals).select(list(Traces.to_schema().columns))
+
+
+def write_sets(study, all_pairs, **sets):
+    """Traces of ``all_pairs``, and ``sets`` of them as pair sets by selection."""
+    for side, generator in (("chosen", "good"), ("rejected", "bad")):
+        write_traces(study, generator, traces_of(all_pairs, side, generator))
+    for selection, pairs in sets.items():
+        write_table(pairs, Pairs, paths.PAIRS.format(**cell(study, selection)))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with the study `w`: 1,500 pairs, in which ratings go with correctness and length, and their `SELECTIONS`."""
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        rng = np.random.default_rng(0)
+        hard = rng.random(500)
+        for generator, ability in (("good", 1.2), ("bad", 0.6)):
+            right = rng.random((500, 3)) < (ability * (1 - hard))[:, None]
+            long = np.round(20 * (1 + hard[:, None]) * rng.uniform(0.8, 1.6, (500, 3))).astype(int)
+            traces = build.traces(generator, n_prompts=500, samples=3, correct=right.ravel().tolist())
+            # Where the generator stops too early, no answer is found.
+            cut = pl.Series((rng.random(1500) < 0.1).tolist())
+            traces = traces.with_columns(
+                n_tokens=pl.Series(long.ravel()),
+                answer=pl.when(cut).then(None).otherwise(pl.lit("1")),
+                finish_reason=pl.when(cut).then(pl.lit("length")).otherwise(pl.lit("stop")),
+            )
+            write_traces("w", generator, traces)
+            quality = 2 + 1.5 * right.ravel() + 0.02 * (long.ravel() - 30) + rng.normal(0, 0.5, 1500)
+            levels = dict(zip(traces["trace_id"], np.clip(np.round(quality), 1, 5).astype(int).tolist(), strict=True))
+            noise = {key: {name: rng.integers(-1, 2) for name in DIMENSIONS} for key in levels}
+
+            def rate(trace, name, levels=levels, noise=noise):
+                return [int(np.clip(levels[trace] + noise[trace][name], 1, 5))]
+
+            write_table(build.ratings(traces, rate), Ratings, paths.RATINGS.format(study="w", judge="j", generator=generator))
+        files = [
+            pattern.format(study="w", judge="j", generator=generator)
+            for generator in ("good", "bad")
+            for pattern in (paths.TRACES, paths.RATINGS)
+        ]
+        for selection in SELECTIONS:
+            for seed in range(2):
+                words = cell("w", selection, seed)
+                build_pairs(*files, paths.PAIRS.format(**words), judge="j", selection=words["selection"], seed=0)
+        yield folder
+
+
+@pytest.fixture
+def in_world(world, monkeypatch):
+    monkeypatch.chdir(world)
+
+
+def test_a_standardised_difference_by_hand():
+    assert standardised_difference(5, 2, 4, 14) == 1
+    assert standardised_difference(0.5, 0.75, 0.25, 0.1875) == pytest.approx(-0.25 / math.sqrt(0.21875))
+    assert standardised_difference(0.1 + 0.2, 0.3, 0, 0) == 0
+    assert standardised_difference(2, 1, 0, 0) is None
+    assert standardised_difference(2, 1, 1e-30, 0) is None
+
+
+def test_moments_of_parts_are_those_of_all_their_pairs():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(0, 1, (30, 2)), rng.normal(3, 2, (70, 2))
+    parts = [Moments(len(values), values.mean(axis=0), values.var(axis=0)) for values in (one, other)]
+    together = np.concatenate([one, other])
+    found = mixture(parts, [30, 70])
+    assert (found.n, found.mean, found.variance) == (
+        100,
+        pytest.approx(together.mean(axis=0)),
+        pytest.approx(together.var(axis=0)),
+    )
+    # With equal weights, the small part is as large as the other one.
+    expected = (one.mean(axis=0) + other.mean(axis=0)) / 2
+    assert mixture(parts).mean == pytest.approx(expected)
+    squares = ((one**2).mean(axis=0) + (other**2).mean(axis=0)) / 2
+    assert mixture(parts).variance == pytest.approx(squares - expected**2)
+
+
+def test_every_covariate_of_a_few_pairs_by_hand(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("prefdelta.tables.BATCH", 3)  # so that four pairs are two batches, of different sizes
+    right = [(True, False), (True, True), (False, False), (True, False)]
+    pairs = build.pairs(4, per_prompt=2, correct=right).with_columns(
+        chosen_tokens=pl.Series([10, 20, 30, 0]),
+        rejected_tokens=pl.Series([5, 20, 60, 1]),
+        chosen_factuality=pl.Series([4.0, 5.0, 2.0, 3.0]),
+        delta_factuality=pl.Series([3.0, 3.0, 1.0, 2.0]),
+    )
+    write_sets("hand", pairs, full=pairs, some=pairs.head(2))
+    malformed = (
+        pl.when(trace_id="c0").then(pl.lit("length")).otherwise("finish_reason").alias("finish_reason"),
+        pl.when(trace_id="c3").then(None).otherwise("answer").alias("answer"),
+    )
+    write_traces("hand", "good", traces_of(pairs, "chosen", "good").with_columns(malformed))
+    table = balance("hand", arm("hand", "some", ["full"]), arm("hand", "full"))
+    assert table["covariate"].to_list() == list(COVARIATES)
+    assert table.select("experiment", "arm", "versus", "n_pairs", "n_pairs_versus").unique().rows() == [
+        ("e", "some", "full", 2, 4)
+    ]
+    rows = {row["covariate"]: row for row in table.iter_rows(named=True)}
+    # q0 has three right answers of four, q1 one of four.
+    hand = {
+        "prompt_difficulty": ([0.25, 0.25], [0.25, 0.25, 0.75, 0.75]),
+        "log_length_ratio": ([math.log(2), 0], [math.log(2), 0, -math.log(2), 0]),
+        "chosen_tokens": ([10, 20], [10, 20, 30, 0]),
+        "rejected_tokens": ([5, 20], [5, 20, 60, 1]),
+        "chosen_correct": ([1, 1], [1, 1, 0, 1]),
+        "rejected_correct": ([0, 1], [0, 1, 0, 0]),
+        "chosen_well_formed": ([0, 1], [0, 1, 1, 0]),
+        "rejected_well_formed": ([1, 1], [1, 1, 1, 1]),
+        "chosen_factuality": ([4, 5], [4, 5, 2, 3]),
+        "delta_factuality": ([3, 3], [3, 3, 1, 2]),
+    }
+    for covariate, (own, other) in hand.items():
+        row, spread = rows[covariate], math.sqrt((np.var(own) + np.var(other)) / 2)
+        expected = (np.mean(own) - np.mean(other)) / spread if spread else 0
+        assert (row["mean"], row["mean_versus"]) == pytest.approx((np.mean(own), np.mean(other))), covariate
+        assert row["smd"] == pytest.approx(expected), covariate
+        assert row["imbalanced"] == (abs(expected) > 0.1), covariate
+    assert not rows["chosen_well_formed"]["imbalanced"]
+    assert rows["chosen_factuality"]["smd"] == pytest.approx(1 / math.sqrt((0.25 + 1.25) / 2))
+
+
+def test_a_planted_imbalance_is_found_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    control = build.pairs(400)
+    planted = control.with_columns(chosen_tokens=pl.col("chosen_tokens") + 5, rejected_correct=pl.lit(True))
+    write_sets("planted", control, full=control, planted=planted)
+    table = balance("planted", arm("planted", "planted", ["full"]), arm("planted", "full"))
+    found = smds(table)
+    marked = table.filter("imbalanced")["covariate"].to_list()
+    assert marked == ["log_length_ratio", "chosen_tokens", "rejected_correct"]
+    assert found["chosen_tokens"] == pytest.approx(5 / control["chosen_tokens"].std(ddof=0))
+    assert {smd for covariate, smd in found.items() if covariate not in marked} == {0}
+
+
+def test_where_nothing_varies_a_difference_has_no_size_but_is_marked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pairs = build.pairs(40)
+    wrong, right = (pairs.with_columns(chosen_correct=pl.lit(value)) for value in (False, True))
+    write_sets("constant", pairs, right=right, wrong=wrong)
+    table = balance("constant", arm("constant", "right", ["wrong"]), arm("constant", "wrong"))
+    (row,) = table.filter(covariate="chosen_correct").iter_rows(named=True)
+    assert (row["mean"], row["mean_versus"], row["smd"], row["imbalanced"]) == (1, 0, None, True)
+    draw_balance("balance.csv", "balance.png")
+    assert "**right** against wrong: chosen_correct (nothing varies)." in (tmp_path / "balance.rst").read_text()
+
+
+def test_a_random_split_is_balanced_and_one_by_difficulty_is_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pairs = build.pairs(8000)
+    half = pairs.sample(fraction=0.5, seed=1)
+    rest = pairs.join(half, on="pair_id", how="anti")
+    right = pl.col("chosen_correct").cast(pl.Int64) + pl.col("rejected_correct")
+    hard = pairs.filter(right.sum().over("prompt_id") < 2)
+    write_sets("split", pairs, half=half, rest=rest, hard=hard)
+    table = balance("split", arm("split", "half", ["rest"]), arm("split", "hard", ["rest"]), arm("split", "rest"))
+    assert table.filter(arm="half")["smd"].abs().max() < 0.08
+    assert not table.filter(arm="half")["imbalanced"].any()
+    marked = table.filter("imbalanced", arm="hard")["covariate"].to_list()
+    assert marked == ["prompt_difficulty", "chosen_correct", "rejected_correct"]
+
+
+def test_a_prompt_is_as_hard_in_both_arms_although_their_generators_differ(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pairs = build.pairs(400)
+    write_sets("sides", pairs, full=pairs)
+    better = pairs.with_columns(chosen_correct=pl.lit(True), chosen_trace_id=pl.format("b{}", "chosen_trace_id"))
+    write_traces("sides", "best", traces_of(better, "chosen", "best"))
+    write_table(better, Pairs, paths.PAIRS.format(**cell("sides", "full", chosen="best")))
+    best = {**arm("sides", "full", ["good"], chosen="best"), "arm": "best"}
+    table = balance("sides", best, {**arm("sides", "full"), "arm": "good"})
+    (row,) = table.filter(covariate="prompt_difficulty").iter_rows(named=True)
+    wrong = [not right for side in ("chosen", "rejected") for right in pairs[f"{side}_correct"]]
+    assert row["mean"] == row["mean_versus"] == pytest.approx(sum(wrong) / 1200)
+    assert table.filter("imbalanced")["covariate"].to_list() == ["chosen_correct"]
+
+
+@pytest.mark.usefixtures("in_world")
+def test_matched_pairs_are_more_like_the_selected_ones_than_random_pairs_are():
+    top, matched, random = SELECTIONS[:3]
+    compared = arm("w", top, [matched, random], seeds=2), arm("w", matched, seeds=2), arm("w", random, seeds=2)
+    table = balance("w", *compared)
+    alike = [f"{side}_{name}" for side in ("chosen", "rejected") for name in ("correct", "tokens")]
+    against_matched, against_random = (smds(table, versus=versus) for versus in (matched, random))
+    for covariate in [*alike, "log_length_ratio"]:
+        assert abs(against_matched[covariate]) < 0.1, covariate
+    for covariate in ["chosen_correct", "rejected_correct", "log_length_ratio"]:
+        assert abs(against_random[covariate]) > 0.3, covariate
+    # Their delta is what matched pairs lack.
+    assert against_matched["delta_overall"] > 1
+
+
+@pytest.mark.usefixtures("in_world")
+def test_seeds_count_alike_although_their_pairs_differ():
+    random = SELECTIONS[2]
+    (row,) = (
+        balance("w", arm("w", random, ["full"], seeds=2), arm("w", "full")).filter(covariate="delta_overall").rows(named=True)
+    )
+    files = [paths.PAIRS.format(**cell("w", random, seed)) for seed in range(2)]
+    deltas = [read_table(file, Pairs)["delta_overall"] for file in files]
+    assert deltas[0].to_list() != deltas[1].to_list()
+    assert row["mean"] == pytest.approx((deltas[0].mean() + deltas[1].mean()) / 2)
+    assert (row["n_pairs"], row["n_pairs_versus"]) == (K, 1500)
+
+
+@pytest.mark.usefixtures("in_world")
+def test_of_flipped_pairs_the_sides_are_exchanged():
+    flipped = SELECTIONS[3]
+    table = balance("w", arm("w", flipped, ["full"]), arm("w", "full"))
+    found = {row["covariate"]: row for row in table.iter_rows(named=True)}
+    pairs = read_table(paths.PAIRS.format(**cell("w", flipped)), Pairs)
+    assert set(pairs["chosen_generator"]) == {"bad"}
+    traces = read_table(paths.TRACES.format(study="w", generator="bad"), Traces)
+    ids = pairs["chosen_trace_id"].implode()
+    well_formed = traces.filter(pl.col("trace_id").is_in(ids))["answer"].is_not_null().mean()
+    assert well_formed < 1
+    assert found["chosen_well_formed"]["mean"] == pytest.approx(well_formed)
+    assert found["chosen_correct"]["smd"] < -0.3
+    assert found["rejected_correct"]["smd"] > 0.3
+    assert found["delta_overall"]["smd"] < -0.3
+    # Which prompts are drawn has nothing to do with the flip.
+    assert not found["prompt_difficulty"]["imbalanced"]
+
+
+@pytest.mark.usefixtures("in_world")
+def test_the_figure_says_what_is_imbalanced_besides_deltas(tmp_path):
+    top, _, random = SELECTIONS[:3]
+    table = balance("w", arm("w", top, [random]), arm("w", random, ["full"]), arm("w", "full"))
+    draw_balance("balance.csv", tmp_path / "balance.png")
+    assert all((tmp_path / f"balance.{suffix}").stat().st_size > 1000 for suffix in ("png", "svg", "pdf"))
+    text = (tmp_path / "balance.rst").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith(f"- e: **{top}** against {random}: ")]
+    said = {part.split()[0] for part in line.removeprefix(f"- e: **{top}** against {random}: ").split(", ")}
+    marked = table.filter("imbalanced", arm=top)["covariate"]
+    assert said == {name for name in marked if not name.startswith("delta_")}
+    assert "delta_overall" in marked.to_list()
+
+
+def test_a_study_without_comparisons_has_an_empty_table_and_figure(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert balance("none", arm("none", "full")).equals(rows_to_table([], Balance))
+    draw_balance("balance.csv", "balance.png")
+    assert (tmp_path / "balance.png").exists()
+
+
+BUDGET = {"n_pairs": 1000, "n_tokens": 50_000, "n_steps": 100}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"n_pairs": 1020, "n_tokens": 49_000, "n_steps": 98}, None),
+        ({"n_pairs": 1021}, "pairs +2 %"),
+        ({"n_tokens": 48_999}, "tokens -2 %"),
+        ({"n_steps": 103}, "steps +3 %"),
+        ({"n_pairs": 210, "n_tokens": 52_500}, "pairs -79 %, tokens +5 %"),
+    ],
+)
+def test_budgets_that_differ_by_more_than_two_percent_are_named(changes, words):
+    assert budget_difference(BUDGET | changes, BUDGET) == words

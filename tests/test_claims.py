@@ -1,0 +1,219 @@
+"""Claims: are they worded from the corrected test, and do they say what speaks against them?"""
+
+import pytest
+
+from prefdelta import paths
+from prefdelta.answers import verdict
+from prefdelta.claims import DELTA_LEARNING, DIMENSIONS, JUDGE, SELECTED, tabulate_claims
+from prefdelta.tables import (
+    Capability,
+    Claims,
+    DeltaCorrection,
+    JudgeAudit,
+    Prediction,
+    Regressions,
+    Results,
+    read_result_csv,
+    rows_to_table,
+    write_result_table,
+)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "low", "high", "p", "words"),
+    [
+        (3.0, 1.0, 5.0, 0.01, "rises by +3.0 [+1.0, +5.0]"),
+        (-3.0, -5.0, -1.0, 0.01, "falls by -3.0 [-5.0, -1.0]"),
+        (1.0, -2.0, 4.0, 0.5, "no difference larger than 4.0 could be found: +1.0 [-2.0, +4.0]"),
+        (-1.0, -4.0, 2.0, 0.5, "no difference larger than 4.0 could be found: -1.0 [-4.0, +2.0]"),
+        (3.0, 0.1, 5.9, 0.2, "no difference larger than 5.9 could be found: +3.0 [+0.1, +5.9]"),
+        (3.0, 0.1, 5.9, None, "rises by +3.0 [+0.1, +5.9]"),
+        (3.0, -0.1, 6.1, None, "no difference larger than 6.1 could be found: +3.0 [-0.1, +6.1]"),
+    ],
+)
+def test_a_verdict_is_worded_from_the_test(estimate, low, high, p, words):
+    assert verdict(estimate, low, high, p) == words
+
+
+def result(arm, versus, estimate, decoding="sampled", p=0.001, **changes):
+    row = {
+        "experiment": "ladder",
+        "arm": arm,
+        "policy": "policy",
+        "method": "dpo",
+        "judge": "j",
+        "chosen": arm,
+        "rejected": "worst",
+        "selection": "full",
+        "suite": "ood",
+        "decoding": decoding,
+        "estimate": estimate,
+        "ci_low": estimate - 2,
+        "ci_high": estimate + 2,
+        "versus": versus,
+        "p_value": None if versus is None else p,
+        "p_holm": None if versus is None else min(1, 3 * p),
+        "p_mcnemar": 0.4 if decoding == "greedy" and versus else None,
+        "minimum_detectable": None if versus is None else 3.0,
+        "n_items": 100,
+        "n_seeds": 3,
+        "n_pairs": 10,
+        "n_tokens": 1000,
+        "n_steps": 5,
+        "n_chosen_truncated": 0,
+        "n_rejected_truncated": 0,
+        "generator_delta": 10.0,
+        "mean_delta": 1.0,
+    }
+    return row | changes
+
+
+def slope(model, kind, term, estimate, p):
+    interval = {"estimate": estimate, "ci_low": estimate - 1, "ci_high": estimate + 1}
+    row = {"model": model, "kind": kind, "term": term, "suite": "ood", **interval, "p_value": p, "minimum_detectable": 1.5}
+    return {**row, "vif": 1.0, "r2": 0.5, "n_arms": 9, "n_items": 100}
+
+
+@pytest.fixture
+def claims(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def write(rows, model, path):
+        write_result_table(rows_to_table(rows, model), model, path)
+
+    def made(
+        results, slopes=(), audit=(), corrections=(), accuracies=(("policy", 50.0), ("weak-model", 30.0), ("strong-model", 70.0))
+    ):
+        write(results, Results, paths.TABLE.format(study="s", experiment="ladder"))
+        write(list(slopes), Regressions, "regressions.csv")
+        shape = {
+            "family": "f",
+            "hidden_size": 1,
+            "layers": 1,
+            "parameters": 1,
+            "suite": "id",
+            "decoding": "sampled",
+            "n_items": 9,
+        }
+        capability = [
+            {"model": model, **shape, "estimate": value, "ci_low": value, "ci_high": value} for model, value in accuracies
+        ]
+        write(capability, Capability, "capability.csv")
+        write([], Prediction, "prediction.csv")
+        write(list(audit), JudgeAudit, "judge_audit.csv")
+        write(list(corrections), DeltaCorrection, "delta_correction.csv")
+        models = {"weak": "weak-model", "strong": "strong-model"}
+        experiments = {"ladder": {"question": "Does it help?", "caveat": "Known limits.", "models": models}}
+        tables = ("regressions", "capability", "prediction", "judge_audit", "delta_correction", "claims")
+        options = {"study": "s", "experiments": experiments, "suites": ["id", "ood"], "reference": "exact"}
+        tabulate_claims(*(f"{name}.csv" for name in tables), **options)
+        return read_result_csv("claims.csv", Claims).rows(named=True)
+
+    return made
+
+
+def test_every_comparison_is_a_claim_with_its_test(claims):
+    rows = claims([result("strong", None, 60.0), result("strong", "base", 8.0), result("strong", "zero", 1.0, p=0.3)])
+    assert [row["claim"] for row in rows] == [
+        "strong, against the base policy: rises by +8.0 [+6.0, +10.0]",
+        "strong, against zero: no difference larger than 3.0 could be found: +1.0 [-1.0, +3.0]",
+    ]
+    assert {row["question"] for row in rows} == {"Does it help?"}
+    assert rows[1]["p_holm"] == pytest.approx(0.9)
+    assert rows[0]["caveat"] == "Known limits."
+
+
+def test_unequal_budgets_single_seeds_and_greedy_answers_are_caveats(claims):
+    sampled = result("strong", "zero", 8.0, budget="pairs -79 %", n_seeds=1)
+    (row,) = claims([sampled, result("strong", "zero", -0.5, decoding="greedy")])
+    for part in ("Known limits.", "Budgets differ: pairs -79 %.", "One seed", "Not so in greedy answers: -0.5 (McNemar p = 0.4)"):
+        assert part in row["caveat"]
+
+
+def test_delta_learning_is_claimed_of_chosen_sides_weaker_than_the_policy_alone(claims):
+    rows = claims([result("weak", "base", 5.0), result("strong", "base", 8.0)])
+    (row,) = [row for row in rows if row["question"] == DELTA_LEARNING]
+    assert row["claim"].startswith("policy with dpo on weak over worst (weak 30, policy 50 on id): rises by +5.0")
+
+
+def test_trends_and_slopes_are_claims_and_slopes_are_corrected_together(claims):
+    slopes = [
+        slope("ladder", "trend", "generator_delta", 2.0, 0.001),
+        slope("dimensions", "dimensions", "factuality", 3.0, 0.03),
+        slope("dimensions", "dimensions", "step_coherence", 4.0, 0.001),
+    ]
+    rows = claims([result("strong", "base", 8.0)], slopes)
+    assert rows[0]["claim"].startswith("The gain, for each 10 points of generator-level delta: rises by +2.0")
+    by_dimension = [row for row in rows if row["question"] == DIMENSIONS]
+    assert [row["p_holm"] for row in by_dimension] == pytest.approx([0.03, 0.002])
+
+
+def audited(judge, statistic, estimate, generator=None, dimension="overall", n_ratings=None, half=0.05):
+    interval = {"estimate": estimate, "ci_low": estimate - half, "ci_high": estimate + half}
+    words = {"judge": judge, "generator": generator, "dimension": dimension, "statistic": statistic, "n_ratings": n_ratings}
+    return {**words, **interval, "requests": n_ratings, "n": 100}
+
+
+def audit_of(judge, correlation, bias):
+    return [
+        audited(judge, "icc", 0.7, n_ratings=1),
+        audited(judge, "icc", 0.6, n_ratings=1, dimension="factuality"),
+        *(audited(judge, "spearman_brown", 0.61 + n / 20, n_ratings=n, dimension="factuality") for n in range(1, 8)),
+        audited(judge, "spearman", correlation),
+        audited(judge, "bias", bias),
+        audited(judge, "missing", 0.02, generator="weak", half=0.01),
+    ]
+
+
+def test_what_is_found_of_a_judge_is_a_claim_with_its_interval(claims):
+    rows = claims([result("strong", "base", 8.0)], audit=audit_of("j", 0.8, -0.2))
+    said = {row["claim"]: row for row in rows if row["question"] == JUDGE}
+    assert list(said) == [
+        "j: with 1 rating of a trace in 1 request, the reliability of overall is 0.70 [0.65, 0.75], lowest in factuality 0.60 "
+        "[0.55, 0.65]",
+        "j: 5 of them are enough for 0.8 in every dimension",
+        "j: its rank correlation with exact is 0.80 [0.75, 0.85]",
+        "j: it rates lower than exact does, by -0.20 [-0.25, -0.15] levels",
+        "j: at most 2.0 % of its ratings are missing (of weak, up to 3.0 %)",
+    ]
+    assert said["j: its rank correlation with exact is 0.80 [0.75, 0.85]"]["ci_high"] == pytest.approx(0.85)
+
+
+def test_the_poorest_judge_whose_selection_still_helps_is_named(claims):
+    results = []
+    for judge, p in (("good", 0.001), ("fair", 0.004), ("poor", 0.3)):
+        top, control = {"judge": judge, "selection": "top5-overall"}, {"judge": judge, "selection": "random5"}
+        results += [
+            result(f"{judge}, top5-overall", f"{judge}, random5", 4.0, p=p, **top),
+            result(f"{judge}, random5", "base", 1.0, **control),
+            result(f"{judge}, top5-overall", "good, top5-overall", 9.0, **top),  # of another judge: says nothing of this one
+        ]
+    audit = [row for judge, found in (("good", 0.9), ("fair", 0.6), ("poor", 0.2)) for row in audit_of(judge, found, 0.0)]
+    (row,) = [row for row in claims(results, audit=audit) if "rank correlation with exact:" in row["claim"]]
+    assert row["claim"].endswith("poor (0.20) no, fair (0.60) yes, good (0.90) yes")
+    assert (row["estimate"], row["ci_low"]) == (pytest.approx(0.6), pytest.approx(0.55))
+
+
+def test_what_the_judges_noise_adds_to_a_selected_delta_is_a_claim(claims):
+    words = {"judge": "j", "chosen": "strong", "rejected": "weak", "criterion": "overall", "n_pairs": 9, "reliability": 0.5}
+    corrections = [
+        {**words, "selection": "top5-overall", "judged": 2.0, "corrected": 1.2, "ci_low": 1.0, "ci_high": 1.4}
+        | {"reference": 1.0, "reference_scaled": 1.1},
+        {**words, "selection": "full", "judged": 0.5, "corrected": 0.5, "ci_low": 0.4, "ci_high": 0.6},
+        {**words, "selection": "top6-overall", "judged": 2.0},  # rated once
+    ]
+    (row,) = [row for row in claims([result("strong", "base", 8.0)], corrections=corrections) if row["question"] == SELECTED]
+    assert row["claim"] == (
+        "top5-overall of strong over weak, judged by j: mean delta in overall +2.00 levels, without noise +1.20, by exact on the "
+        "judge's scale +1.10"
+    )
+    assert row["estimate"] == pytest.approx(1.2)
+
+
+def test_one_dimension_rather_than_another_is_worded_as_such(claims):
+    rows = claims(
+        [result("strong", "base", 8.0)], [slope("dimensions", "dimensions", "step_coherence - factuality", -2.0, 0.001)]
+    )
+    assert "The gain, for each level of mean delta in step_coherence rather than in factuality: falls by -2.0 [-3.0, -1.0]" in [
+        row["claim"] for row in rows
+    ]

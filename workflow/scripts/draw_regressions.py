@@ -1,0 +1,14 @@
+"""Rule draw_regressions."""
+
+import json
+
+from prefdelta.figures import draw_regressions
+from prefdelta.job import job
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        draw_regressions(
+            snakemake.input.table,
+            snakemake.output.png,
+            **json.loads(snakemake.params.spec),
+        )

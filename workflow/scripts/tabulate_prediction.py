@@ -1,0 +1,16 @@
+"""Rule tabulate_prediction."""
+
+import json
+
+from prefdelta.job import job
+from prefdelta.prediction import tabulate_prediction
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        tabulate_prediction(
+            snakemake.input.whatif,
+            snakemake.output.csv,
+            snakemake.output.arms,
+            snakemake.output.predictor,
+            **json.loads(snakemake.params.spec),
+        )

@@ -1,0 +1,15 @@
+"""Rule tabulate_regressions."""
+
+import json
+
+from prefdelta.job import job
+from prefdelta.regressions import tabulate_regressions
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        tabulate_regressions(
+            snakemake.input.generator_deltas,
+            snakemake.input.whatif,
+            snakemake.output.csv,
+            **json.loads(snakemake.params.spec),
+        )

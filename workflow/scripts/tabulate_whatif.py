@@ -1,0 +1,15 @@
+"""Rule tabulate_whatif."""
+
+import json
+
+from prefdelta.job import job
+from prefdelta.whatif import tabulate_whatif
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        tabulate_whatif(
+            snakemake.input.generator_deltas,
+            snakemake.input.capability,
+            snakemake.output.csv,
+            **json.loads(snakemake.params.spec),
+        )
