@@ -118,7 +118,9 @@ def test_comment_edit_reruns_nothing_and_code_edit_reruns_its_importers(study):
         module.write_text(source + "\n# a comment\n")
         assert study.planned() == {}
         module.write_text(source + "\nUNUSED = 1\n")
-        assert set(study.planned()) == {"draw_experiment", "draw_capability", "render_report", "all"}
+        kinds = ("experiment", "capability", "judge_audit", "balance", "regressions", "prediction", "whatif")
+        worded = {f"draw_{kind}" for kind in kinds} | {"tabulate_claims", "render_answers"}
+        assert set(study.planned()) == worded | {"render_report", "all"}
     finally:
         module.write_text(source)
     server = study.folder / "workflow/prefdelta/microworld/server.py"
@@ -139,7 +141,8 @@ def test_changed_beta_reruns_training_and_what_follows(study):
     changed.write_text(yaml.safe_dump(config, sort_keys=False))
     planned = study.planned(config="config/changed.yaml")
     assert planned["train_policy"] == planned["evaluate_checkpoint"] == 1
-    follow = {"tabulate_experiment", "draw_experiment", "render_report", "all"}
+    follow = {f"{verb}_{kind}" for kind in ("experiment", "regressions", "prediction") for verb in ("tabulate", "draw")}
+    follow |= {"tabulate_claims", "render_answers", "render_report", "all"}
     assert set(planned) - {"train_policy", "evaluate_checkpoint"} == follow
 
 
@@ -158,6 +161,18 @@ def test_another_studys_predictor_is_read_and_not_made(study):
     predictor.parent.mkdir(parents=True)
     shutil.copy(study.folder / "workflow/prefdelta/predictor.json", predictor)
     assert study.planned(str(RESULTS / "tables/whatif.csv"), config="config/predicted.yaml") == {"tabulate_whatif": 1}
+
+
+def test_another_gate_trains_nothing_again_but_stops_what_is_not_trained_yet(study):
+    config = yaml.safe_load((study.folder / "config/smoke.yaml").read_text())
+    config["gates"] = {"judge_coverage": 1.0}
+    changed = study.folder / "config/changed.yaml"
+    changed.write_text(yaml.safe_dump(config, sort_keys=False))
+    assert "train_policy" not in study.planned(config="config/changed.yaml")
+    cell = CELL.replace("full", "top20-factuality")
+    output = study.snakemake(str(RESULTS / "models" / cell / "manifest.json"), config="config/changed.yaml", succeeds=False)
+    assert re.search(r"ratings of generator qwen-\w+ are readable, below gates.judge_coverage 1.0: see the column", output)
+    assert not (study.folder / RESULTS / "models" / cell / "manifest.json").exists()
 
 
 def test_any_cell_can_be_requested(study):
