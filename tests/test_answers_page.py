@@ -2,8 +2,10 @@
 
 import base64
 
+import pytest
+
 from prefdelta import paths
-from prefdelta.answers_page import render_answers
+from prefdelta.answers_page import render_answers, shared_sentences
 from prefdelta.claims import PREDICTION
 from prefdelta.tables import Claims, rows_to_table, write_result_table
 
@@ -34,6 +36,19 @@ def test_page_has_every_question_with_claims_figures_and_caveats(tmp_path, monke
     assert "a, against &lt;b&gt;: rises" in bigger and "e, against f: falls" in bigger and "c, against" not in bigger
     assert all(base64.b64encode(name).decode() in bigger for name in (b"ladder", b"grid"))
     assert base64.b64encode(b"prediction").decode() in prediction
-    assert bigger.count("All small.") == 1 and "e, against f: Budgets differ: pairs +5 %." in bigger
+    assert bigger.count("All small.") == 1 and "<small> Budgets differ: pairs +5 %.</small>" in bigger
     assert bigger.count('class="found"') == 2 and 'class="found"' not in why
     assert "0.200" in why and "2.2" in why
+
+
+@pytest.mark.parametrize(
+    ("texts", "shared"),
+    [
+        (["All small.", "All small. But a.", "All small. But b."], "All small."),
+        (["One. Two. p = 0.2.", "One. Two. p = 0.3."], "One. Two."),
+        (["The same. All of it.", "The same. All of it."], "The same. All of it."),
+        (["This.", "That."], ""),
+    ],
+)
+def test_what_all_caveats_begin_with_is_said_once(texts, shared):
+    assert shared_sentences(texts) == shared

@@ -103,9 +103,9 @@ def claims(tmp_path, monkeypatch):
         write(list(audit), JudgeAudit, "judge_audit.csv")
         write(list(corrections), DeltaCorrection, "delta_correction.csv")
         models = {"weak": "weak-model", "strong": "strong-model"}
-        experiments = {"ladder": {"question": "Does it help?", "caveat": "Known limits.", "models": models}}
+        experiments = [{"experiment": "ladder", "question": "Does it help?", "caveat": "Known limits."}]
         tables = ("regressions", "capability", "prediction", "judge_audit", "delta_correction", "claims")
-        options = {"study": "s", "experiments": experiments, "suites": ["id", "ood"], "reference": "exact"}
+        options = {"study": "s", "experiments": experiments, "suites": ["id", "ood"], "models": models, "reference": "exact"}
         tabulate_claims(*(f"{name}.csv" for name in tables), **options)
         return read_result_csv("claims.csv", Claims).rows(named=True)
 
@@ -125,9 +125,18 @@ def test_every_comparison_is_a_claim_with_its_test(claims):
 
 def test_unequal_budgets_single_seeds_and_greedy_answers_are_caveats(claims):
     sampled = result("strong", "zero", 8.0, budget="pairs -79 %", n_seeds=1)
-    (row,) = claims([sampled, result("strong", "zero", -0.5, decoding="greedy")])
+    own = result("strong", None, 60.0, decoding="greedy")
+    (row,) = claims([sampled, own, result("strong", "zero", -0.5, decoding="greedy")])
     for part in ("Known limits.", "Budgets differ: pairs -79 %.", "One seed", "Not so in greedy answers: -0.5 (McNemar p = 0.4)"):
         assert part in row["caveat"]
+
+
+def test_greedy_answers_at_their_ceiling_speak_neither_for_nor_against_a_rise(claims):
+    sampled, own = result("strong", "zero", 8.0), result("strong", None, 99.8, decoding="greedy")
+    (row,) = claims([sampled, own, result("strong", "zero", 0.1, decoding="greedy")])
+    assert row["caveat"] == "Known limits. Greedy answers can't show it: 99.7 % are right without it."
+    (row,) = claims([result("strong", "zero", -8.0), own, result("strong", "zero", 0.1, decoding="greedy")])
+    assert "Not so in greedy answers: +0.1" in row["caveat"]
 
 
 def test_delta_learning_is_claimed_of_chosen_sides_weaker_than_the_policy_alone(claims):
@@ -171,9 +180,9 @@ def test_what_is_found_of_a_judge_is_a_claim_with_its_interval(claims):
     assert list(said) == [
         "j: with 1 rating of a trace in 1 request, the reliability of overall is 0.70 [0.65, 0.75], lowest in factuality 0.60 "
         "[0.55, 0.65]",
-        "j: 5 of them are enough for 0.8 in every dimension",
+        "j: 5 ratings are enough for 0.8 in every dimension",
         "j: its rank correlation with exact is 0.80 [0.75, 0.85]",
-        "j: it rates lower than exact does, by -0.20 [-0.25, -0.15] levels",
+        "j: its ratings: lower than those of exact by -0.20 [-0.25, -0.15] levels",
         "j: at most 2.0 % of its ratings are missing (of weak, up to 3.0 %)",
     ]
     assert said["j: its rank correlation with exact is 0.80 [0.75, 0.85]"]["ci_high"] == pytest.approx(0.85)
@@ -199,7 +208,7 @@ def test_what_the_judges_noise_adds_to_a_selected_delta_is_a_claim(claims):
     corrections = [
         {**words, "selection": "top5-overall", "judged": 2.0, "corrected": 1.2, "ci_low": 1.0, "ci_high": 1.4}
         | {"reference": 1.0, "reference_scaled": 1.1},
-        {**words, "selection": "full", "judged": 0.5, "corrected": 0.5, "ci_low": 0.4, "ci_high": 0.6},
+        {**words, "selection": "full", "judged": 0.5, "corrected": 0.5000001, "ci_low": 0.4, "ci_high": 0.6},
         {**words, "selection": "top6-overall", "judged": 2.0},  # rated once
     ]
     (row,) = [row for row in claims([result("strong", "base", 8.0)], corrections=corrections) if row["question"] == SELECTED]

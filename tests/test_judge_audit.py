@@ -219,7 +219,7 @@ def test_planted_biases_are_found_in_size(study):
     assert found(table, "bias")["estimate"] > 0.1
     draw_judge_audit("audit.csv", "audit.png", reference="exact")
     answers = Path("audit.rst").read_text(encoding="utf-8").splitlines()
-    assert "it rates traces of its own family higher than others, by" in next(line for line in answers if "**j**" in line)
+    assert "of traces of its own family: higher than others by" in next(line for line in answers if "**j**" in line)
 
 
 def test_missing_ratings_are_counted_and_those_not_asked_are_not(study):

@@ -78,22 +78,22 @@ def judge_findings(table: pl.DataFrame, reference: str | None) -> Iterator[tuple
             curve = everywhere.filter(pl.col("statistic") == "spearman_brown", pl.col("dimension") != "overall")
             worst_of = curve.group_by("n_ratings").agg(pl.col("ci_low").min()).sort("n_ratings")
             enough = worst_of.filter(pl.col("ci_low") >= RELIABLE)["n_ratings"].to_list()
-            needed = f"{enough[0]} of them are" if enough else f"more than {worst_of['n_ratings'][-1]} would be"
-            yield judge, f"{needed} enough for {RELIABLE} in every dimension", {"estimate": enough[0] if enough else None}
+            needed = f"{enough[0]} ratings are enough" if enough else f"more than {worst_of['n_ratings'][-1]} ratings are needed"
+            yield judge, f"{needed} for {RELIABLE} in every dimension", {"estimate": enough[0] if enough else None}
         if repeated.is_empty():
             yield judge, f"with {asked}, whether it would rate the same trace alike again is unknown", {}
         for row in everywhere.filter(statistic="spearman", dimension="overall").iter_rows(named=True):
             yield judge, f"its rank correlation with {reference} is {_with_interval(row)}", row
         compared = {
-            "bias": ("it rates", f"than {reference} does"),
-            "length_bias": ("at equal quality, it rates traces with a standard deviation more tokens", "than others"),
-            "family_bias": ("at equal quality, it rates traces of its own family", "than others"),
+            "bias": ("its ratings", f"those of {reference}"),
+            "length_bias": ("its ratings, at equal quality, of traces with a standard deviation more tokens", "others"),
+            "family_bias": ("its ratings, at equal quality, of traces of its own family", "others"),
         }
         for statistic, (what, others) in compared.items():
             for row in everywhere.filter(statistic=statistic, dimension="overall").iter_rows(named=True):
-                words = (f"higher {others}, by", f"lower {others}, by")
+                words = (f"higher than {others} by", f"lower than {others} by")
                 found = verdict(row["estimate"], row["ci_low"], row["ci_high"], None, 2, words)
-                yield judge, f"{what} {found} levels", row
+                yield judge, f"{what}: {found} levels", row
         missing = rows.filter(statistic="missing", dimension="overall").drop_nulls("generator").sort("estimate")
         worst = missing.row(-1, named=True)
         most, bound = 100 * worst["estimate"], 100 * worst["ci_high"]

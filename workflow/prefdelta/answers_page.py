@@ -4,7 +4,6 @@ import base64
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from jinja2 import Environment
 
 from prefdelta import paths
@@ -31,12 +30,13 @@ finds in 80 % of cases.</p>
 {% for s in sections %}
 <h2 id="q{{ loop.index }}">{{ s.question }}</h2>
 {% for image in s.images %}<img alt="{{ s.question }}" src="data:image/png;base64,{{ image }}">{% endfor %}
-<table><thead><tr><th>claim</th><th>p</th><th>p (Holm)</th><th>detectable</th></tr></thead><tbody>
+<table><thead><tr><th>claim</th><th>p</th><th>p (Holm)</th><th>detectable</th><th>but</th></tr></thead><tbody>
 {% for c in s.claims %}<tr><td{% if c.p_holm is not none and c.p_holm < 0.05 %} class="found"{% endif %}>{{ c.claim }}</td>
 <td class="number">{{ p(c.p_value) }}</td><td class="number">{{ p(c.p_holm) }}</td>
-<td class="number">{% if c.minimum_detectable is not none %}{{ '%.1f' % c.minimum_detectable }}{% endif %}</td></tr>
+<td class="number">{% if c.minimum_detectable is not none %}{{ '%.1f' % c.minimum_detectable }}{% endif %}</td>
+<td><small>{{ c.caveat.removeprefix(s.caveat) }}</small></td></tr>
 {% endfor %}</tbody></table>
-{% for caveat in s.caveats %}<p><small><b>Caveat.</b> {{ caveat }}</small></p>{% endfor %}
+<p><small><b>Caveat.</b> {{ s.caveat }}</small></p>
 {% endfor %}</body></html>
 """
 
@@ -55,20 +55,16 @@ def render_answers(claims: Path | str, output: Path | str, *, study: str, suite:
                 "question": question,
                 "images": [base64.b64encode(file.read_bytes()).decode() for file in files],
                 "claims": rows.rows(named=True),
-                "caveats": _caveats(rows),
+                "caveat": shared_sentences(rows["caveat"].to_list()),
             }
         )
     page = Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
     write_text(page.render(study=study, suite=suite, sections=sections, p=p), output)
 
 
-def _caveats(rows: pl.DataFrame) -> list[str]:
-    """The caveat that all claims share, and with their claims those that only some have."""
-    shared = rows["caveat"].to_list()
-    common = min(shared, key=len)
-    own = [
-        f"{row['claim'].partition(': ')[0]}: {row['caveat'].removeprefix(common).strip()}"
-        for row in rows.rows(named=True)
-        if row["caveat"] != common
-    ]
-    return [common, *own]
+def shared_sentences(texts: list[str]) -> str:
+    """The sentences that all ``texts`` begin with."""
+    first = texts[0]
+    starts = [first[: place + 1] for place, sign in enumerate(first) if sign == "."]
+    whole = [start for start in starts if all(text == start or text.startswith(f"{start} ") for text in texts)]
+    return whole[-1] if whole else ""

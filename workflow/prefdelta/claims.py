@@ -7,7 +7,9 @@ import polars as pl
 
 from prefdelta import paths
 from prefdelta.answers import judge_findings, verdict
+from prefdelta.delta_correction import BY_DELTA
 from prefdelta.results import BASE
+from prefdelta.selection import draw_for_seed, parse
 from prefdelta.statistics import LEVEL, holm
 from prefdelta.tables import (
     Capability,
@@ -29,6 +31,7 @@ LEAST_SQUARES = "t, least squares over arms, bootstrap over items in seeds"
 DELTA_LEARNING = "Delta learning: do pairs of a chosen side that is weaker than the policy improve it?"
 DIMENSIONS = "In which dimension must the two sides differ?"
 PERCENTILES = "bootstrap over prompts"
+CEILING = 99.0  # points: what is right so often can hardly rise
 NO_TEST = "none"
 PREDICTION = "How well can a gain be predicted before training?"
 
@@ -42,13 +45,15 @@ def tabulate_claims(
     output: Path | str,
     *,
     study: str,
-    experiments: dict[str, dict[str, Any]],
+    experiments: list[dict[str, Any]],
     suites: list[str],
+    models: dict[str, str],
     reference: str | None,
 ) -> None:
-    """Writes the `Claims` of a study. ``experiments``: name -> question, caveat, ``models`` (generator -> model where it is one).
+    """Writes the `Claims` of a study, in the order of its ``experiments`` (``experiment``, ``question``, ``caveat``).
 
-    ``reference`` is the judge that others are measured by.
+    ``models`` names the model of a generator, where it is one of the study's; ``reference`` is the judge that others are measured
+    by.
 
     Claims are about sampled accuracy on the last of ``suites``. Comparisons are corrected (Holm) within their experiment; a trend
     along a ladder is one test, made first; of a regression its slopes are corrected together.
@@ -57,7 +62,8 @@ def tabulate_claims(
     audit = read_result_csv(judge_audit, JudgeAudit)
     rows: list[dict[str, Any]] = []
     weak: dict[str, dict[str, Any]] = {}
-    for name, experiment in experiments.items():
+    for experiment in experiments:
+        name = experiment["experiment"]
         for row in slopes.filter(pl.col("model") == name, pl.col("kind") == "trend").iter_rows(named=True):
             what = "The gain, for each 10 points of generator-level delta"
             rows.append(_claim(experiment, what, row, NESTED, row["p_value"]))
@@ -66,17 +72,18 @@ def tabulate_claims(
             words["chosen + rejected"] = "10 points of both (0 if the delta alone counts)"
             rows.append(_claim(experiment, f"The gain, for each {words[row['term']]}", row, LEAST_SQUARES, row["p_holm"]))
         found = read_result_csv(paths.TABLE.format(study=study, experiment=name), Results)
-        found = found.filter(pl.col("suite") == suites[-1], pl.col("task").is_null(), pl.col("versus").is_not_null())
+        found = found.filter(pl.col("suite") == suites[-1], pl.col("task").is_null())
         greedy = {(row["arm"], row["versus"]): row for row in found.filter(decoding="greedy").iter_rows(named=True)}
-        for row in found.filter(decoding="sampled").iter_rows(named=True):
+        found = found.filter(pl.col("versus").is_not_null(), decoding="sampled")
+        for row in found.iter_rows(named=True):
             versus = "the base policy" if row["versus"] == BASE else row["versus"]
             what = f"{row['arm']}, against {versus}"
-            caveats = [experiment["caveat"], *_caveats(row, greedy.get((row["arm"], row["versus"])))]
+            caveats = [experiment["caveat"], *_caveats(row, *(greedy.get((row["arm"], name)) for name in (row["versus"], None)))]
             rows.append(_claim({**experiment, "caveat": " ".join(caveats)}, what, row, NESTED, row["p_holm"]))
             if row["versus"] == BASE and row["generator_delta"] > 0 and row["selection"] == "full":
                 weak[f"{row['policy']} with {row['method']} on {row['chosen']} over {row['rejected']}"] = row
-        rows += _least_agreement(experiment, found.filter(decoding="sampled"), audit, reference)
-    rows += _weak_claims(weak, capability, experiments, suites)
+        rows += _least_agreement(experiment, found, audit, reference)
+    rows += _weak_claims(weak, capability, models, suites)
     caveat = "Arms are few, saturate at large deltas, and differ in more than their deltas; see the inflation factors (vif)."
     for row in _terms(slopes, "dimensions", "dimensions"):
         what = f"The gain, for each level of mean delta in {row['term'].replace(' - ', ' rather than in ')}"
@@ -116,9 +123,7 @@ def _least_agreement(
     worst = next((known[judge] for judge in ordered if helped[judge]), None)
     claim = f"Does selecting do better than its control by judges of this rank correlation with {reference}: {said}"
     interval = {name: worst[name] if worst else None for name in ("estimate", "ci_low", "ci_high")}
-    caveat = (
-        f"The estimate is the least rank correlation with which it does; 'no' is not shown to be nothing. {experiment['caveat']}"
-    )
+    caveat = f"{experiment['caveat']} The estimate is the least rank correlation of a yes; a no is not shown to be nothing."
     return [{"question": experiment["question"], "claim": claim, **interval, "test": PERCENTILES, "caveat": caveat}]
 
 
@@ -127,7 +132,7 @@ def _correction_claims(delta_correction: Path | str, reference: str | None) -> l
     caveat = "Errors that all ratings of a trace share are not taken back; `delta_correction.correct` says where it is off."
     rows = []
     for row in read_result_csv(delta_correction, DeltaCorrection).iter_rows(named=True):
-        if row["judged"] == row["corrected"] or row["corrected"] is None:
+        if parse(draw_for_seed(row["selection"], 0)).kind not in BY_DELTA or row["corrected"] is None:
             continue  # not selected by the delta, or rated once: nothing is taken back, or known
         claim = (
             f"{row['selection']} of {row['chosen']} over {row['rejected']}, judged by {row['judge']}: mean delta in "
@@ -151,13 +156,18 @@ def _claim(experiment: dict[str, Any], what: str, row: dict[str, Any], test: str
     return {**question, **kept, "test": test, "p_holm": p_holm}
 
 
-def _caveats(row: dict[str, Any], greedy: dict[str, Any] | None) -> list[str]:
-    """What speaks against a comparison, from the tables alone."""
+def _caveats(row: dict[str, Any], greedy: dict[str, Any] | None, accuracy: dict[str, Any] | None) -> list[str]:
+    """What speaks against a comparison, from the tables alone: ``greedy`` is the same one, and ``accuracy`` the arm's own, of
+    greedy answers."""
     found = [f"Budgets differ: {row['budget']}."] if row["budget"] else []
     if row["n_seeds"] == 1:
         found.append("One seed: the interval speaks of items alone.")
-    if greedy and row["p_holm"] < 1 - LEVEL and (greedy["estimate"] * row["estimate"] <= 0 or greedy["p_mcnemar"] >= 1 - LEVEL):
-        found.append(f"Not so in greedy answers: {greedy['estimate']:+.1f} (McNemar p = {greedy['p_mcnemar']:.2g}).")
+    if greedy and accuracy and row["p_holm"] < 1 - LEVEL:
+        before = accuracy["estimate"] - greedy["estimate"]
+        if row["estimate"] > 0 and before >= CEILING:
+            found.append(f"Greedy answers can't show it: {before:.1f} % are right without it.")
+        elif greedy["estimate"] * row["estimate"] <= 0 or greedy["p_mcnemar"] >= 1 - LEVEL:
+            found.append(f"Not so in greedy answers: {greedy['estimate']:+.1f} (McNemar p = {greedy['p_mcnemar']:.2g}).")
     return found
 
 
@@ -167,14 +177,13 @@ def _terms(slopes: pl.DataFrame, model: str, kind: str) -> list[dict[str, Any]]:
 
 
 def _weak_claims(
-    arms: dict[str, dict[str, Any]], capability: Path | str, experiments: dict[str, dict[str, Any]], suites: list[str]
+    arms: dict[str, dict[str, Any]], capability: Path | str, models: dict[str, str], suites: list[str]
 ) -> list[dict[str, Any]]:
     """Gains over the base policy where the chosen side's model is less accurate than the policy, on the first of ``suites``."""
     measured = read_result_csv(capability, Capability).filter(
         pl.col("suite") == suites[0], pl.col("task").is_null(), pl.col("decoding") == "sampled"
     )
     accuracy = dict(measured.select("model", "estimate").iter_rows())
-    models = {generator: model for experiment in experiments.values() for generator, model in experiment["models"].items()}
     weaker = {}
     for name, row in arms.items():
         own, policy = accuracy.get(models.get(row["chosen"], "")), accuracy[row["policy"]]

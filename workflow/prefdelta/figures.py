@@ -381,6 +381,7 @@ def draw_whatif(
         budget.text(row["n_training_tokens"], place, text, va="center", fontsize=7, color=shade)
     budget.set(xlabel="completion tokens of a training (pairs x passes)", title="budget")
     budget.margins(x=0.25)
+    budget.locator_params(axis="x", nbins=4)
     for part, rows, (labels, values) in zip(parts[1:], groups, matrices, strict=True):
         panel = part.subplots()
         panel.imshow(values, cmap="Blues", vmin=0, vmax=1)

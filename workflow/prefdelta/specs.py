@@ -383,13 +383,13 @@ def prediction_spec(study: Study) -> str:
 
 
 def claims_spec(study: Study) -> str:
-    experiments = {
-        name: {"question": experiment.question, "caveat": experiment.caveat, "models": _models(study)}
+    experiments = [
+        {"experiment": name, "question": experiment.question, "caveat": experiment.caveat}
         for name, experiment in study.experiments.items()
         if experiment.figure != "profile"
-    }
+    ]
     content = {"study": study.study, "experiments": experiments, "suites": list(study.suites)}
-    return canonical({**content, "reference": study.reference_judge})
+    return canonical({**content, "models": _models(study), "reference": study.reference_judge})
 
 
 def answers_spec(study: Study) -> str:
