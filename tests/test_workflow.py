@@ -169,7 +169,7 @@ def test_another_gate_trains_nothing_again_but_stops_what_is_not_trained_yet(stu
     changed = study.folder / "config/changed.yaml"
     changed.write_text(yaml.safe_dump(config, sort_keys=False))
     assert "train_policy" not in study.planned(config="config/changed.yaml")
-    cell = CELL.replace("full", "top20-factuality")
+    cell = CELL.replace("full", "top22-overall")
     output = study.snakemake(str(RESULTS / "models" / cell / "manifest.json"), config="config/changed.yaml", succeeds=False)
     assert re.search(r"ratings of generator qwen-\w+ are readable, below gates.judge_coverage 1.0: see the column", output)
     assert not (study.folder / RESULTS / "models" / cell / "manifest.json").exists()
@@ -258,7 +258,7 @@ def test_names_off_the_grid_fail_with_a_clear_message(study, name, wrong, messag
 
 def test_bad_configuration_fails_before_any_job(study):
     source = (study.folder / "config/smoke.yaml").read_text()
-    (study.folder / "config/bad.yaml").write_text(source.replace("{model: qwen-l}", "{model: qwen-xxl}"))
+    (study.folder / "config/bad.yaml").write_text(source.replace("{model: qwen-l,", "{model: qwen-xxl,"))
     output = study.snakemake(config="config/bad.yaml", succeeds=False)
     assert "generators.qwen-l.model: 'qwen-xxl' is unknown; choose from" in output
     assert "rule " not in output
