@@ -504,3 +504,11 @@ def test_a_name_that_a_draw_takes_is_an_error():
     content["generators"][f"{FIRST}.draw1"] = content["generators"][FIRST]
     with pytest.raises(ConfigError, match=rf"{FIRST}.draw1' is the name of a draw"):
         load_study(content)
+
+
+def test_a_wrong_generator_with_several_draws_is_told_once():
+    content = config()
+    content["generators"]["qwen-s"]["model"] = "qwen-xxl"
+    with pytest.raises(ConfigError) as error:
+        load_study(content)
+    assert str(error.value).count("qwen-xxl") == 1

@@ -398,6 +398,11 @@ class Study(Strict):
         """The independent samples of ``generator``, itself first."""
         return [draw_of(generator, draw) for draw in range(self.generators[generator].draws)]
 
+    @cached_property
+    def further_draws(self) -> set[str]:
+        """The generators that are further draws of another."""
+        return {draw for name in self.generators for draw in self.draws(name)[1:]}
+
     @property
     def n_prompts(self) -> int:
         """Training prompts."""
@@ -453,6 +458,8 @@ class Study(Strict):
             if isinstance(model, MicroworldModel):
                 check(f"models.{name}.authors", model.authors, self.authors)
         for name, generator in self.generators.items():
+            if name in self.further_draws:
+                continue
             match generator:
                 case CheckpointGenerator():
                     check(f"generators.{name}.model", [generator.model], self.models)
@@ -474,7 +481,7 @@ class Study(Strict):
         writers |= {
             f"generators.{name}.model: '{generator.model}'": generator.model
             for name, generator in self.generators.items()
-            if isinstance(generator, CheckpointGenerator)
+            if isinstance(generator, CheckpointGenerator) and name not in self.further_draws
         }
         problems.extend(f"{where} writes ratings, not traces" for where, name in writers.items() if name in raters)
         problems.extend(

@@ -91,8 +91,7 @@ def judged_sides(study: Study) -> dict[str, dict[str, list[str]]]:
 
     The reference judge rates what any other judge rates.
     """
-    further = {draw for name in study.generators for draw in study.draws(name)[1:]}
-    first = next(iter(study.judges))
+    first, further = next(iter(study.judges)), study.further_draws
     sides = {judge: [name for name in study.generators if judge == first and name not in further] for judge in study.judges}
     for name in study.experiments:
         for arm in arms(study, name):

@@ -14,13 +14,12 @@ from scipy.special import ndtri
 from prefdelta import paths
 from prefdelta.atomic import write_text
 from prefdelta.errors import PrefdeltaError
-from prefdelta.results import Scores, item_scores, stack
+from prefdelta.results import suite_scores
 from prefdelta.selection import draw_for_seed, parse
 from prefdelta.statistics import LEVEL, Array, Interval, item_weights, nested_interval
-from prefdelta.tables import PredictedArms, Prediction, WhatIf, read_result_csv, rows_to_table, write_result_table
+from prefdelta.tables import ARM, PredictedArms, Prediction, WhatIf, read_result_csv, rows_to_table, write_result_table
 
 Mask = NDArray[np.bool_]
-WORDS = ["policy", "method", "judge", "chosen", "rejected", "selection"]
 HALF = 0.5  # levels of delta at which half of the most that a delta can do is reached
 RIDGE = 1.0  # in standardised features: a prior as heavy as one arm
 FEWEST = 8  # arms that a fit needs before its predictions are taken for any
@@ -160,15 +159,15 @@ def tabulate_prediction(
     are held out together (held_out_pairs), or all arms that have either of an arm's models (held_out_generators). Predictions by
     fewer than `FEWEST` arms are missing. By generator_delta alone, or the mean alone: what a predictor has to beat.
     """
-    known = {tuple(row[word] for word in WORDS): row for row in read_result_csv(whatif, WhatIf).iter_rows(named=True)}
-    table = rows_to_table([known[tuple(arm[word] for word in WORDS)] for arm in arms], WhatIf)
+    known = {tuple(row[word] for word in ARM): row for row in read_result_csv(whatif, WhatIf).iter_rows(named=True)}
+    table = rows_to_table([known[tuple(arm[word] for word in ARM)] for arm in arms], WhatIf)
     policies = dict.fromkeys(arm["policy"] for arm in arms)
-    bases = {policy: _scores(paths.EVAL_BASE.format(study=study, model=policy), suite) for policy in policies}
+    bases = {policy: suite_scores([paths.EVAL_BASE.format(study=study, model=policy)], suite) for policy in policies}
 
     def gain(arm: dict[str, Any]) -> Interval:
-        base, own = bases[arm["policy"]], [_scores(paths.EVAL.format(**cell), suite) for cell in arm["cells"]]
-        sizes = base[0].sizes
-        return nested_interval(stack(own, 0), stack([base], 0), item_weights(sizes, n_resamples, seed), seed, sizes)
+        base, sizes = bases[arm["policy"]]
+        own, _ = suite_scores([paths.EVAL.format(**cell) for cell in arm["cells"]], suite)
+        return nested_interval(own, base, item_weights(sizes, n_resamples, seed), seed, sizes)
 
     measured = [gain(arm) for arm in arms]
     gains, errors = np.array([one.estimate for one in measured]), np.array([one.standard_error for one in measured])
@@ -207,7 +206,7 @@ def tabulate_prediction(
     by_arm = {"predicted": pairs, "predicted_new_generators": generators, "predicted_in_sample": in_sample}
     columns = {name: [None if np.isnan(value) else value for value in values.tolist()] for name, values in by_arm.items()}
     arm_rows = [
-        {**{word: arm[word] for word in WORDS}, "n_seeds": len(arm["cells"]), **vars(one)}
+        {**{word: arm[word] for word in ARM}, "n_seeds": len(arm["cells"]), **vars(one)}
         | {name: values[place] for name, values in columns.items()}
         for place, (arm, one) in enumerate(zip(arms, measured, strict=True))
     ]
@@ -247,11 +246,6 @@ def _whole(terms: Array, gains: Array) -> tuple[Array, Array]:
     """The arms of which all terms are known."""
     whole: Mask = np.isfinite(terms.sum(axis=1))
     return terms[whole], gains[whole]
-
-
-def _scores(file: str, suite: str) -> list[Scores]:
-    """The sampled scores of ``suite``, the mean over its tasks."""
-    return [scores for scores in item_scores(file) if scores.key == (suite, None, "sampled")]
 
 
 def _split(name: str, gains: Array, predicted: Array, among: Mask | None = None) -> dict[str, Any]:

@@ -8,13 +8,12 @@ import numpy as np
 from scipy.special import stdtrit
 
 from prefdelta import paths
-from prefdelta.results import item_scores, stack
+from prefdelta.results import suite_scores
 from prefdelta.rubric import DIMENSIONS
 from prefdelta.statistics import LEVEL, Array, Interval, contrast, item_weights, slope
-from prefdelta.tables import GeneratorDeltas, Regressions, WhatIf, read_result_csv, rows_to_table, write_result_table
+from prefdelta.tables import ARM, GeneratorDeltas, Regressions, WhatIf, read_result_csv, rows_to_table, write_result_table
 
 PER = 10.0  # points of accuracy that a generator's slope is given for
-WORDS = ["policy", "method", "judge", "chosen", "rejected", "selection"]
 
 
 def tabulate_regressions(
@@ -42,7 +41,7 @@ def tabulate_regressions(
     the plane); a model with fewer arms than it takes is left out.
     """
     accuracy = {side: _accuracies(generator_deltas, f"{side}_mean") for side in ("chosen", "rejected")}
-    deltas = {tuple(row[word] for word in WORDS): row for row in read_result_csv(whatif, WhatIf).iter_rows(named=True)}
+    deltas = {tuple(row[word] for word in ARM): row for row in read_result_csv(whatif, WhatIf).iter_rows(named=True)}
     rows = []
     for model in models:
         arms = model["arms"]
@@ -55,7 +54,7 @@ def tabulate_regressions(
             continue
         terms = sides
         if model["kind"] == "dimensions":
-            by_arm = [deltas[tuple(arm[word] for word in WORDS)] for arm in arms]
+            by_arm = [deltas[tuple(arm[word] for word in ARM)] for arm in arms]
             terms = {name: [row[f"delta_{name}"] for row in by_arm] for name in DIMENSIONS}
         if len(arms) < len(terms) + 3:
             continue
@@ -77,8 +76,8 @@ class Gains:
     """Sampled scores on ``suite`` of all cells of some arms, and of the base policy that they started from."""
 
     def __init__(self, study: str, suite: str, arms: list[dict[str, Any]], n_resamples: int, seed: int) -> None:
-        self._sides = [_scores([paths.EVAL.format(**cell) for cell in arm["cells"]], suite)[0] for arm in arms]
-        self._base, self._sizes = _scores([paths.EVAL_BASE.format(study=study, model=arms[0]["policy"])], suite)
+        self._sides = [suite_scores([paths.EVAL.format(**cell) for cell in arm["cells"]], suite)[0] for arm in arms]
+        self._base, self._sizes = suite_scores([paths.EVAL_BASE.format(study=study, model=arms[0]["policy"])], suite)
         self._weights, self._seed = item_weights(self._sizes, n_resamples, seed), seed
         self.n_items = self._base.shape[1]
         self.estimates: Array = np.array([side.mean() - self._base.mean() for side in self._sides])
@@ -129,9 +128,3 @@ def _columns(interval: Interval) -> dict[str, float]:
 def _accuracies(generator_deltas: Path | str, side: str) -> dict[tuple[str, str], float]:
     deltas = read_result_csv(generator_deltas, GeneratorDeltas).filter(quantity="accuracy")
     return {(row["chosen"], row["rejected"]): row[side] for row in deltas.iter_rows(named=True)}
-
-
-def _scores(files: list[str], suite: str) -> tuple[Array, tuple[int, ...]]:
-    """(n_seeds, n_items) sampled scores of ``suite``, and the numbers of items by task."""
-    evals = [[scores for scores in item_scores(file) if scores.key == (suite, None, "sampled")] for file in files]
-    return stack(evals, 0), evals[0][0].sizes

@@ -13,6 +13,7 @@ from prefdelta.manifest import read_manifest
 from prefdelta.rubric import CRITERIA
 from prefdelta.statistics import Array, Interval, holm, item_weights, mcnemar, mean_interval, nested_interval
 from prefdelta.tables import (
+    ARM,
     GeneratorDeltas,
     Pairs,
     Predictions,
@@ -80,6 +81,12 @@ def stack(evals: list[list[Scores]], place: int) -> Array:
     return np.stack([scores[place].values for scores in evals])
 
 
+def suite_scores(files: list[str], suite: str) -> tuple[Array, tuple[int, ...]]:
+    """(n_seeds, n_items) sampled scores of ``suite``, a file each, and the numbers of items by task."""
+    evals = [[scores for scores in item_scores(file) if scores.key == (suite, None, "sampled")] for file in files]
+    return stack(evals, 0), evals[0][0].sizes
+
+
 def tabulate_experiment(
     generator_deltas: Path | str, output: Path | str, *, study: str, content: dict[str, Any], n_resamples: int, seed: int
 ) -> None:
@@ -100,7 +107,7 @@ def tabulate_experiment(
     rows = []
     for arm in content["arms"]:
         made = manifests[arm["arm"]]
-        words = {word: arm[word] for word in ("policy", "method", "judge", "chosen", "rejected", "selection")}
+        words = {word: arm[word] for word in ARM}
         common = {
             "experiment": content["experiment"],
             "arm": arm["arm"],

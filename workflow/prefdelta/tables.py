@@ -16,6 +16,8 @@ from prefdelta.atomic import replacing, write_text
 from prefdelta.errors import PrefdeltaError
 from prefdelta.rubric import CRITERIA, DIMENSIONS, LEVELS
 
+ARM = ["policy", "method", "judge", "chosen", "rejected", "selection"]  # the words of an arm
+
 
 class TableError(PrefdeltaError):
     """A table is unreadable or breaks its model: the message names the file, the column and the check."""
@@ -276,7 +278,7 @@ class WhatIf(Table):
     predicted_high: float = pa.Field(nullable=True)
 
     class Config:
-        unique = ["policy", "method", "judge", "chosen", "rejected", "selection"]
+        unique = ARM
 
 
 class Overlap(Table):
@@ -362,7 +364,7 @@ class PredictedArms(Table):
     predicted_in_sample: float = pa.Field(nullable=True)
 
     class Config:
-        unique = ["policy", "method", "judge", "chosen", "rejected", "selection"]
+        unique = ARM
 
 
 class Regressions(Table):

@@ -11,6 +11,7 @@ from prefdelta.prediction import predict
 from prefdelta.recipe import examples_read
 from prefdelta.rubric import CRITERIA
 from prefdelta.tables import (
+    ARM,
     Capability,
     GeneratorDeltas,
     Pairs,
@@ -24,7 +25,6 @@ from prefdelta.tables import (
     write_result_table,
 )
 
-WORDS = ["policy", "method", "judge", "chosen", "rejected", "selection"]
 SIDES = ("chosen", "rejected")
 
 
@@ -61,7 +61,7 @@ def tabulate_whatif(
         sides = arm["judge"], arm["chosen"], arm["rejected"]
         rows.append(
             {
-                **{word: arm[word] for word in [*WORDS, "trainer", "n_steps"]},
+                **{word: arm[word] for word in [*ARM, "trainer", "n_steps"]},
                 "experiments": ", ".join(arm["experiments"]),
                 "n_seeds": len(cells),
                 **means,
