@@ -69,6 +69,7 @@ rule pairs:
 rule train:
     input:
         "results/lattice/reference/policy/{chosen}.parquet", "results/lattice/reference/policy/{rejected}.parquet",
+        "results/lattice/ratings/oracle/{chosen}.parquet", "results/lattice/ratings/oracle/{rejected}.parquet",
         f"results/lattice/pairs/{PAIR}.parquet", "results/lattice/models/policy/base/manifest.json",
     output: f"results/lattice/models/{CELL}/manifest.json"
     shell: "touch {output}"
@@ -104,7 +105,10 @@ def main(size: int) -> None:
             "rejected": [REJECTED],
         }
         seeds = size // (len(CHOSEN) * len(SELECTIONS))
-        del study["generators"]["qwen-xs-again"]  # whose model is another's, which the bare patterns can't say
+        # One draw of each model, and one judge: what the bare patterns can say.
+        study["generators"] = {name: {"model": name} for name in (REJECTED, *CHOSEN)}
+        study["judges"] = {"oracle": study["judges"]["oracle"]}
+        del study["reference_judge"]
         study |= {"study": "lattice", "experiments": {"lattice": {**words, "selection": SELECTIONS, "seeds": seeds}}}
         configuration = Path(scratch, "study.yaml")
         configuration.write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
