@@ -34,6 +34,8 @@ def study():
         "served": {"backend": "openai", "model": "qwen-l", "endpoint": served, "think": marks, "seed": 2},
         "stored": {"backend": "dataset", **stored},
     }
+    content["judges"] = {"oracle": content["judges"]["oracle"]}
+    del content["reference_judge"]
     content["methods"] = {"dpo": content["methods"]["dpo"] | {"learning_rate": 2e-4}}
     delta = content["experiments"]["generator_delta"]
     delta |= {"chosen": ["local", "engine", "served", "stored"], "rejected": ["qwen-s"], "versus": [], "seeds": 1}
