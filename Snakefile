@@ -36,11 +36,7 @@ HUB = [name for name, model in STUDY.models.items() if isinstance(model, HubMode
 MODEL_THREADS = 8 if HUB else 1
 if not HUB:  # beside their work, start-up is nothing
     warm.offer(workflow)
-PROFILES = [
-    name
-    for name, experiment in STUDY.experiments.items()
-    if experiment.figure == "profile"
-]
+PROFILES = [name for name in STUDY.experiments if name not in STUDY.trained]
 
 
 report: "rules/report.rst"

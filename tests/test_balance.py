@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 
 from prefdelta import paths
-from prefdelta.balance import COVARIATES, Moments, budget_difference, mixture, standardised_difference, tabulate_balance
+from prefdelta.balance import COVARIATES, Moments, mixture, standardised_difference, tabulate_balance
 from prefdelta.figures import draw_balance
 from prefdelta.pairs import build_pairs
+from prefdelta.results import budget_difference
 from prefdelta.rubric import DIMENSIONS
 from prefdelta.selection import draw_for_seed
 from prefdelta.tables import Balance, Pairs, Ratings, Traces, read_result_csv, read_table, rows_to_table, write_table

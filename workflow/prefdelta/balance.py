@@ -1,4 +1,4 @@
-"""Balance: whether arms that are compared differ in more than what they are to differ in: prompts, traces and budgets."""
+"""Balance: whether arms that are compared differ in more than what they are to differ in: prompts and traces."""
 
 import math
 from dataclasses import dataclass
@@ -14,8 +14,6 @@ from prefdelta.rubric import CRITERIA
 from prefdelta.statistics import Array
 from prefdelta.tables import Balance, Pairs, Traces, read_batches, rows_to_table, write_result_table
 
-TOLERANCE = 0.02  # budgets within this share of each other count as equal
-BUDGET = {"n_pairs": "pairs", "n_tokens": "tokens", "n_steps": "steps"}
 IMBALANCE = 0.1  # a standardised mean difference above it is not negligible (Austin 2009, doi 10.1002/sim.3697)
 ROUNDING = 1e-9  # what differs by less is equal but for floating point
 SIDES = ("chosen", "rejected")
@@ -121,16 +119,3 @@ def _malformed(traces: str) -> pl.Series:
     bad = pl.col("answer").is_null() | (pl.col("finish_reason") != "stop")
     batches = read_batches(traces, Traces, ["trace_id", "answer", "finish_reason"])
     return pl.concat([batch.filter(bad)["trace_id"] for batch in batches])
-
-
-def budget_difference(arm: dict[str, int], versus: dict[str, int]) -> str | None:
-    """In what ``arm``'s budget differs from that of ``versus`` by more than 2 %, such as "pairs -79 %, tokens +5 %"; else None.
-
-    Budgets have ``n_pairs``, ``n_tokens`` (completion tokens that training reads) and ``n_steps``.
-    """
-    differing = [
-        f"{word} {100 * arm[key] / versus[key] - 100:+.0f} %"
-        for key, word in BUDGET.items()
-        if abs(arm[key] - versus[key]) > TOLERANCE * versus[key]
-    ]
-    return ", ".join(differing) or None

@@ -398,6 +398,11 @@ class Study(Strict):
         """The independent samples of ``generator``, itself first."""
         return [draw_of(generator, draw) for draw in range(self.generators[generator].draws)]
 
+    @property
+    def trained(self) -> dict[str, Experiment]:
+        """The experiments that train; a profile only looks at pairs."""
+        return {name: experiment for name, experiment in self.experiments.items() if experiment.figure != "profile"}
+
     @cached_property
     def further_draws(self) -> set[str]:
         """The generators that are further draws of another."""

@@ -65,10 +65,9 @@ def arms(study: Study, name: str) -> list[Arm]:
 
 def cells(study: Study, name: str) -> list[dict[str, str]]:
     """The cells (wildcards) that experiment ``name`` trains; none where its figure is a profile of pairs."""
-    experiment = study.experiments[name]
-    if experiment.figure == "profile":
+    if name not in study.trained:
         return []
-    return [arm.cell(study, seed) for arm in arms(study, name) for seed in range(experiment.seeds)]
+    return [arm.cell(study, seed) for arm in arms(study, name) for seed in range(study.trained[name].seeds)]
 
 
 def arm_name(arm: Arm) -> str:
@@ -79,10 +78,9 @@ def arm_name(arm: Arm) -> str:
 def trained_arms(study: Study) -> dict[Arm, int]:
     """Every arm that an experiment trains, with the most seeds that one asks for."""
     seeds: dict[Arm, int] = {}
-    for name, experiment in study.experiments.items():
-        if experiment.figure != "profile":
-            for arm in arms(study, name):
-                seeds[arm] = max(seeds.get(arm, 0), experiment.seeds)
+    for name, experiment in study.trained.items():
+        for arm in arms(study, name):
+            seeds[arm] = max(seeds.get(arm, 0), experiment.seeds)
     return seeds
 
 

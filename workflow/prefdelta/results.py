@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 
 from prefdelta import paths
-from prefdelta.balance import budget_difference
 from prefdelta.manifest import read_manifest
 from prefdelta.rubric import CRITERIA
 from prefdelta.statistics import Array, Interval, holm, item_weights, mcnemar, mean_interval, nested_interval
@@ -25,6 +24,8 @@ from prefdelta.tables import (
 )
 
 BASE = "base"  # in the column `versus`: the untuned policy
+TOLERANCE = 0.02  # budgets within this share of each other count as equal
+BUDGET = {"n_pairs": "pairs", "n_tokens": "tokens", "n_steps": "steps"}
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,19 @@ def _budget(made: list[dict[str, Any]]) -> dict[str, int]:
     """What an arm's training takes, on average over its manifests."""
     keys = {"n_pairs": "n_pairs", "n_completion_tokens": "n_tokens", "n_steps": "n_steps"}
     return {name: round(np.mean([manifest[key] for manifest in made])) for key, name in keys.items()}
+
+
+def budget_difference(arm: dict[str, int], versus: dict[str, int]) -> str | None:
+    """In what ``arm``'s budget differs from that of ``versus`` by more than 2 %, such as "pairs -79 %, tokens +5 %"; else None.
+
+    Budgets have ``n_pairs``, ``n_tokens`` (completion tokens that training reads) and ``n_steps``.
+    """
+    differing = [
+        f"{word} {100 * arm[key] / versus[key] - 100:+.0f} %"
+        for key, word in BUDGET.items()
+        if abs(arm[key] - versus[key]) > TOLERANCE * versus[key]
+    ]
+    return ", ".join(differing) or None
 
 
 def tabulate_profile(

@@ -6,7 +6,7 @@ in it changes.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -265,14 +265,12 @@ def _with_cells(study: Study, name: str) -> dict[str, Any]:
 
 
 def experiment_spec(study: Study, name: str) -> str:
-    profile = study.experiments[name].figure == "profile"
-    content = experiment_content(study, name) if profile else _with_cells(study, name)
+    content = _with_cells(study, name) if name in study.trained else experiment_content(study, name)
     return canonical({**_statistics(study), "content": content})
 
 
 def balance_spec(study: Study) -> str:
-    trained = [name for name, experiment in study.experiments.items() if experiment.figure != "profile"]
-    return canonical({"study": study.study, "experiments": [_with_cells(study, name) for name in trained]})
+    return canonical({"study": study.study, "experiments": [_with_cells(study, name) for name in study.trained]})
 
 
 def capability_spec(study: Study) -> str:
@@ -320,10 +318,9 @@ def coverage_spec(study: Study) -> str:
 
 def whatif_spec(study: Study) -> str:
     uses: dict[Arm, list[str]] = {}
-    for name, experiment in study.experiments.items():
-        if experiment.figure != "profile":
-            for arm in arms(study, name):
-                uses.setdefault(arm, []).append(name)
+    for name in study.trained:
+        for arm in arms(study, name):
+            uses.setdefault(arm, []).append(name)
     stored, rows = set(all_references(study)), []
     for arm, seeds in trained_arms(study).items():
         recipe = study.methods[arm.method]
@@ -351,22 +348,27 @@ def regressions_figure_spec(study: Study) -> str:
     return canonical({"study": study.study, "suite": list(study.suites)[-1]})
 
 
+def _arm_rows(study: Study, seeds_by_arm: dict[Arm, int]) -> list[dict[str, Any]]:
+    """The words and the cells of each arm."""
+    return [{**asdict(arm), "cells": [arm.cell(study, seed) for seed in range(seeds)]} for arm, seeds in seeds_by_arm.items()]
+
+
 def regressions_spec(study: Study) -> str:
     """Trends of ladders, qualities of grids, and the five deltas of all arms of the first policy, method and judge."""
 
-    def content(name: str, kind: str, chosen: Iterable[tuple[Arm, int]]) -> dict[str, Any]:
-        rows = [{**asdict(arm), "cells": [arm.cell(study, seed) for seed in range(seeds)]} for arm, seeds in chosen]
-        return {"model": name, "kind": kind, "arms": rows}
-
     kinds = {"ladder": "trend", "grid": "quality"}
     models = [
-        content(name, kinds[experiment.figure], ((arm, experiment.seeds) for arm in arms(study, name)))
+        {
+            "model": name,
+            "kind": kinds[experiment.figure],
+            "arms": _arm_rows(study, dict.fromkeys(arms(study, name), experiment.seeds)),
+        }
         for name, experiment in study.experiments.items()
         if experiment.figure in kinds
     ]
     first = (study.policies[0], next(iter(study.methods)), next(iter(study.judges)))
-    everywhere = [item for item in trained_arms(study).items() if (item[0].policy, item[0].method, item[0].judge) == first]
-    models.append(content("dimensions", "dimensions", everywhere))
+    everywhere = {arm: seeds for arm, seeds in trained_arms(study).items() if (arm.policy, arm.method, arm.judge) == first}
+    models.append({"model": "dimensions", "kind": "dimensions", "arms": _arm_rows(study, everywhere)})
     return canonical({**_statistics(study), "suite": list(study.suites)[-1], "models": models})
 
 
@@ -376,17 +378,14 @@ def _models(study: Study) -> dict[str, str]:
 
 
 def prediction_spec(study: Study) -> str:
-    rows = [
-        {**asdict(arm), "cells": [arm.cell(study, seed) for seed in range(seeds)]} for arm, seeds in trained_arms(study).items()
-    ]
+    rows = _arm_rows(study, trained_arms(study))
     return canonical({**_statistics(study), "suite": list(study.suites)[-1], "arms": rows, "models": _models(study)})
 
 
 def claims_spec(study: Study) -> str:
     experiments = [
         {"experiment": name, "question": experiment.question, "caveat": experiment.caveat}
-        for name, experiment in study.experiments.items()
-        if experiment.figure != "profile"
+        for name, experiment in study.trained.items()
     ]
     content = {"study": study.study, "experiments": experiments, "suites": list(study.suites)}
     return canonical({**content, "models": _models(study), "reference": study.reference_judge})
