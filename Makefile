@@ -36,11 +36,11 @@ format: $(BIN)/.installed
 	snakefmt Snakefile rules
 
 schema: $(BIN)/.installed
-	python -m prefdelta.config > config/schema.json
+	python -m prefdelta.study.config > config/schema.json
 
 # Prints the newest commit of every repository that a study names.
 pin: $(BIN)/.installed
-	python -m prefdelta.pin $(CONFIG)
+	python -m prefdelta.checkpoints.pin $(CONFIG)
 
 # The constraints pin every package. Where pip would take a CUDA build of torch that you don't need, set
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu first.

@@ -6,9 +6,12 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from prefdelta import grid, paths, specs, warm
-from prefdelta.config import RESERVED, ConfigError, HubModel, load_study
-from prefdelta.provenance import PACKAGE, code_digest
+from prefdelta.plan import specs
+from prefdelta.run import warm
+from prefdelta.run.provenance import PACKAGE, code_digest
+from prefdelta.study import lattice as grid
+from prefdelta.study import paths
+from prefdelta.study.config import RESERVED, ConfigError, HubModel, load_study
 from prefdelta.tasks import module_file
 
 min_version("9.27")

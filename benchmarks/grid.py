@@ -21,9 +21,9 @@ import yaml
 from measure import alternate, record, seconds
 from safetensors.numpy import load_file
 
-from prefdelta.config import Study
-from prefdelta.paths import CHECKPOINT, PAIRS
-from prefdelta.specs import training_spec
+from prefdelta.plan.specs import training_spec
+from prefdelta.study.config import Study
+from prefdelta.study.paths import CHECKPOINT, PAIRS
 
 ROOT = Path(__file__).parents[1]
 CHOSEN, REJECTED, SELECTIONS = ("qwen-s", "qwen-m", "qwen-l", "llama-l"), "qwen-xs", ("full", "top500-overall")

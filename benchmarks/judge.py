@@ -29,11 +29,16 @@ import measure
 import openai
 import polars as pl
 
-from prefdelta import client, endpoint, judge, rubric, store
-from prefdelta.tables import Traces, write_table
+from prefdelta.endpoint import client, store
+from prefdelta.endpoint import serving as endpoint
+from prefdelta.judge import ratings as judge
+from prefdelta.judge import rubric
+from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.tables.io import write_table
+from prefdelta.tables.stages import Traces
 
 CONCURRENCY, RUNS = 64, 3
-LEVELS = json.dumps(dict.fromkeys(rubric.DIMENSIONS, 4))
+LEVELS = json.dumps(dict.fromkeys(DIMENSIONS, 4))
 MESSAGE = {"role": "assistant", "content": LEVELS}
 CHOICES = [{"index": index, "finish_reason": "stop", "message": MESSAGE} for index in range(5)]
 ANSWER = json.dumps({"object": "chat.completion", "choices": CHOICES, "usage": {"prompt_tokens": 1000, "completion_tokens": 200}})

@@ -26,9 +26,10 @@ import measure
 import numpy as np
 import polars as pl
 
-from prefdelta.pairs import build_pairs
-from prefdelta.rubric import DIMENSIONS
-from prefdelta.tables import Ratings, Traces, sink_batches
+from prefdelta.pairs.build import build_pairs
+from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.tables.io import sink_batches
+from prefdelta.tables.stages import Ratings, Traces
 
 REPEATS, SAMPLES, CHUNK, MEMORY = 5, 4, 100_000, 10 * 2**30
 OUT_OF_MEMORY = f"out of memory at {MEMORY // 2**30} GiB"

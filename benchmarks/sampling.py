@@ -31,8 +31,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast, Qwen3Config
 
-from prefdelta.backend_transformers import complete
-from prefdelta.generate import Request, Sampling
+from prefdelta.generate.backend_transformers import complete
+from prefdelta.generate.completions import Request
+from prefdelta.study.sampling import Sampling
 
 COMMAND = "python benchmarks/sampling.py"
 WORDS, ENDS, BATCH, RUNS = 1024, 16, 32, 5

@@ -21,8 +21,8 @@ from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import compute_flops_per_token, get_peak_flops
 
-from prefdelta.packed import use_packed_forward
-from prefdelta.trainers import StoredReferenceDPOTrainer
+from prefdelta.train.packed import use_packed_forward
+from prefdelta.train.trainers import StoredReferenceDPOTrainer
 
 GPU = torch.cuda.is_available()
 COMMAND = "python benchmarks/step.py"

@@ -5,10 +5,10 @@ def code_with(script, *files):
 
 def backend_files(backend):
     """Modules of a backend."""
-    modules = {"vllm": ["backend_vllm", "vllm_engine"]}
+    modules = {"vllm": ["generate/backend_vllm", "generate/vllm_engine"]}
     return [
         PACKAGE / f"{module}.py"
-        for module in modules.get(backend, [f"backend_{backend}"])
+        for module in modules.get(backend, [f"generate/backend_{backend}"])
     ]
 
 
@@ -19,8 +19,8 @@ def task_files(tasks):
 
 def endpoint_files(endpoint):
     """Modules of what serves an endpoint."""
-    started = {"microworld": "microworld/server.py", "vllm": "backend_vllm.py"}
-    started["transformers"] = "transformers_server.py"
+    started = {"microworld": "microworld/server.py", "vllm": "generate/backend_vllm.py"}
+    started["transformers"] = "endpoint/transformers_server.py"
     return [
         PACKAGE / file
         for kind, file in started.items()

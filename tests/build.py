@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerFast
 
 from prefdelta.microworld.authors import write
 from prefdelta.microworld.problems import draw, final_answer, render
-from prefdelta.rubric import CRITERIA, DIMENSIONS
-from prefdelta.tables import Pairs, Traces
+from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
+from prefdelta.tables.stages import Pairs, Traces
 
 CONFIG = Path(__file__).parents[1] / "config" / "config.yaml"
 

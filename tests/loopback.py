@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from prefdelta.endpoint import free_port
+from prefdelta.run.processes import free_port
 
 KEY = "TEST_JUDGE_KEY"
 

@@ -4,10 +4,11 @@ import base64
 
 import pytest
 
-from prefdelta import paths
-from prefdelta.answers_page import render_answers, shared_sentences
-from prefdelta.claims import PREDICTION
-from prefdelta.tables import Claims, rows_to_table, write_result_table
+from prefdelta.findings.claims import PREDICTION
+from prefdelta.report.answers_page import render_answers, shared_sentences
+from prefdelta.study import paths
+from prefdelta.tables.findings import Claims
+from prefdelta.tables.io import rows_to_table, write_result_table
 
 
 def claim(question, words, caveat, p=0.001):

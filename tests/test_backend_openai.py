@@ -7,8 +7,9 @@ import pytest
 from loopback import KEY, completion, content, refusal, server
 from starlette.responses import JSONResponse, Response
 
-from prefdelta.client import request_seed
-from prefdelta.generate import Completion, GenerateError, Request, Sampling, complete
+from prefdelta.endpoint.client import request_seed
+from prefdelta.generate.completions import Completion, GenerateError, Request, complete
+from prefdelta.study.sampling import Sampling
 
 
 @pytest.fixture(autouse=True)

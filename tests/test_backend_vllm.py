@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from prefdelta import backend_vllm
-from prefdelta.generate import GenerateError, Request, Sampling
+from prefdelta.generate import backend_vllm
+from prefdelta.generate.completions import GenerateError, Request
 from prefdelta.microworld.pretrain import make_model, make_tokenizer
+from prefdelta.study.sampling import Sampling
 
 SETTINGS = {"gpus": 1, "dtype": "float32", "max_model_len": None, "gpu_memory_utilization": 0.9, "engine": {}, "system": None}
 SETTINGS |= {"chat_template_kwargs": {}, "think": ("", ";")}

@@ -7,14 +7,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from prefdelta import paths
-from prefdelta.balance import COVARIATES, Moments, mixture, standardised_difference, tabulate_balance
-from prefdelta.figures import draw_balance
-from prefdelta.pairs import build_pairs
-from prefdelta.results import budget_difference
-from prefdelta.rubric import DIMENSIONS
-from prefdelta.selection import draw_for_seed
-from prefdelta.tables import Balance, Pairs, Ratings, Traces, read_result_csv, read_table, rows_to_table, write_table
+from prefdelta.audit.balance import COVARIATES, Moments, mixture, standardised_difference, tabulate_balance
+from prefdelta.findings.experiment import budget_difference
+from prefdelta.findings.figures import draw_balance
+from prefdelta.pairs.build import build_pairs
+from prefdelta.study import paths
+from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.selections import draw_for_seed
+from prefdelta.tables.findings import Balance
+from prefdelta.tables.io import read_result_csv, read_table, rows_to_table, write_table
+from prefdelta.tables.stages import Pairs, Ratings, Traces
 
 K = 250
 SELECTIONS = [f"top{K}-overall", f"matched{K}-overall", f"random{K}", f"flipped-{K}", "full"]
@@ -131,7 +133,7 @@ def test_moments_of_parts_are_those_of_all_their_pairs():
 
 def test_every_covariate_of_a_few_pairs_by_hand(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("prefdelta.tables.BATCH", 3)  # so that four pairs are two batches, of different sizes
+    monkeypatch.setattr("prefdelta.tables.io.BATCH", 3)  # so that four pairs are two batches, of different sizes
     right = [(True, False), (True, True), (False, False), (True, False)]
     pairs = build.pairs(4, per_prompt=2, correct=right).with_columns(
         chosen_tokens=pl.Series([10, 20, 30, 0]),

@@ -13,15 +13,17 @@ from loopback import KEY, content, entries, eventually, serve
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from prefdelta import batch
-from prefdelta.backend_openai import complete
-from prefdelta.client import connected
-from prefdelta.endpoint import EndpointError
-from prefdelta.generate import Request, Sampling
-from prefdelta.judge import rate_traces
-from prefdelta.rubric import DIMENSIONS
-from prefdelta.store import Store
-from prefdelta.tables import Ratings, Traces, read_table, write_table
+from prefdelta.endpoint import batch
+from prefdelta.endpoint.client import connected
+from prefdelta.endpoint.serving import EndpointError
+from prefdelta.endpoint.store import Store
+from prefdelta.generate.backend_openai import complete
+from prefdelta.generate.completions import Request
+from prefdelta.judge.ratings import rate_traces
+from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.sampling import Sampling
+from prefdelta.tables.io import read_table, write_table
+from prefdelta.tables.stages import Ratings, Traces
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefdelta.chat import decode, encode, render, target
-from prefdelta.generate import completion, from_parts
+from prefdelta.generate.chat import decode, encode, render, target
+from prefdelta.generate.completions import completion, from_parts
 
 PLAIN = {"system": None, "chat_template_kwargs": {}}
 THINK = ("<think>", "</think>")

@@ -2,21 +2,11 @@
 
 import pytest
 
-from prefdelta import paths
-from prefdelta.answers import verdict
-from prefdelta.claims import DELTA_LEARNING, DIMENSIONS, JUDGE, SELECTED, tabulate_claims
-from prefdelta.tables import (
-    Capability,
-    Claims,
-    DeltaCorrection,
-    JudgeAudit,
-    Prediction,
-    Regressions,
-    Results,
-    read_result_csv,
-    rows_to_table,
-    write_result_table,
-)
+from prefdelta.findings.answers import verdict
+from prefdelta.findings.claims import DELTA_LEARNING, DIMENSIONS, JUDGE, SELECTED, tabulate_claims
+from prefdelta.study import paths
+from prefdelta.tables.findings import Capability, Claims, DeltaCorrection, JudgeAudit, Prediction, Regressions, Results
+from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table
 
 
 @pytest.mark.parametrize(

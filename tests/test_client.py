@@ -10,9 +10,9 @@ import pytest
 from loopback import KEY, completion, content, entries, refusal, server
 from starlette.responses import JSONResponse, PlainTextResponse
 
-from prefdelta.client import Connection, _Limit, adapted, ask, choices, connected
-from prefdelta.endpoint import EndpointError
-from prefdelta.store import Store
+from prefdelta.endpoint.client import Connection, _Limit, adapted, ask, choices, connected
+from prefdelta.endpoint.serving import EndpointError
+from prefdelta.endpoint.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -305,7 +305,7 @@ def test_adapting_does_not_change_what_needs_no_change():
 
 
 def test_progress_is_told_with_rates_and_time_left(caplog, monkeypatch):
-    monkeypatch.setattr("prefdelta.client.PROGRESS", 0.1)
+    monkeypatch.setattr("prefdelta.endpoint.client.PROGRESS", 0.1)
     caplog.set_level(logging.INFO, logger="prefdelta")
 
     def slowly(n, body):

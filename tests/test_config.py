@@ -7,10 +7,10 @@ import jsonschema
 import pytest
 import yaml
 
-from prefdelta import specs
-from prefdelta.config import ConfigError, load_study, schema
-from prefdelta.grid import arms, cells, check_names, controls
-from prefdelta.selection import GRAMMAR
+from prefdelta.plan import specs
+from prefdelta.study.config import ConfigError, load_study, schema
+from prefdelta.study.lattice import arms, cells, check_names, controls
+from prefdelta.study.selections import GRAMMAR
 
 STUDIES = sorted(build.CONFIG.parent.glob("*.yaml"))
 GENERATORS = list(build.config()["generators"])

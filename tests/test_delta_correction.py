@@ -4,11 +4,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from prefdelta import paths
-from prefdelta.delta_correction import by_reference_judge, correct, error_variances, tabulate_delta_correction
-from prefdelta.pairs import build_pairs
-from prefdelta.rubric import DIMENSIONS
-from prefdelta.tables import DeltaCorrection, Pairs, Ratings, Traces, read_result_csv, read_table, write_table
+from prefdelta.audit.delta_correction import by_reference_judge, correct, error_variances, tabulate_delta_correction
+from prefdelta.pairs.build import build_pairs
+from prefdelta.study import paths
+from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.tables.findings import DeltaCorrection
+from prefdelta.tables.io import read_result_csv, read_table, write_table
+from prefdelta.tables.stages import Pairs, Ratings, Traces
 
 REPEATS = 5
 

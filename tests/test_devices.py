@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from prefdelta.devices import DeviceError, claim
+from prefdelta.run.devices import DeviceError, claim
 
 CLAIM = """
 import os, sys

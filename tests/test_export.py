@@ -18,12 +18,13 @@ from datasets import load_dataset
 from huggingface_hub import DatasetCard, ModelCard, constants
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from prefdelta import export
-from prefdelta.manifest import write_manifest
+from prefdelta.checkpoints.manifest import write_manifest
+from prefdelta.export import export
 from prefdelta.microworld.pretrain import pretrain_model
-from prefdelta.rubric import CRITERIA
-from prefdelta.selection import flip
-from prefdelta.tables import Pairs, Predictions, read_table, write_table
+from prefdelta.pairs.select import flip
+from prefdelta.study.dimensions import CRITERIA
+from prefdelta.tables.io import read_table, write_table
+from prefdelta.tables.stages import Pairs, Predictions
 
 CELL = {
     "study": "s",

@@ -13,8 +13,8 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from prefdelta.fetch import FetchError, fetch_model
-from prefdelta.manifest import ManifestError, checked_folder, read_manifest
+from prefdelta.checkpoints.fetch import FetchError, fetch_model
+from prefdelta.checkpoints.manifest import ManifestError, checked_folder, read_manifest
 from prefdelta.microworld.pretrain import make_model
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"

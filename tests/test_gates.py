@@ -4,12 +4,13 @@ import build
 import polars as pl
 import pytest
 
-from prefdelta.gates import GateError, check_gates
-from prefdelta.manifest import write_manifest
+from prefdelta.checkpoints.manifest import write_manifest
 from prefdelta.microworld.pretrain import make_tokenizer
-from prefdelta.recipe import Gates, Recipe
-from prefdelta.tables import Pairs, Ratings, References, write_table
-from prefdelta.train import train_policy
+from prefdelta.study.recipe import Gates, Recipe
+from prefdelta.tables.io import write_table
+from prefdelta.tables.stages import Pairs, Ratings, References
+from prefdelta.train.gates import GateError, check_gates
+from prefdelta.train.policy import train_policy
 
 CELL = {"judge": "j", "method": "dpo", "policy": "p", "chosen": "good", "rejected": "bad", "selection": "full", "seed": "0"}
 RECIPE = {

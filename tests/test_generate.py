@@ -8,15 +8,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, MistralConfig
 
-from prefdelta.evaluate import evaluate_model
-from prefdelta.generate import Request, Sampling, complete
-from prefdelta.manifest import ManifestError, write_manifest
+from prefdelta.checkpoints.manifest import ManifestError, write_manifest
+from prefdelta.evaluate.predictions import evaluate_model
+from prefdelta.generate.completions import Request, complete
+from prefdelta.generate.traces import TracesError, sample_traces
 from prefdelta.microworld.pretrain import make_model, make_tokenizer
 from prefdelta.microworld.problems import draw, render
-from prefdelta.reference import compute_reference
-from prefdelta.specs import MICROWORLD_SETTINGS
-from prefdelta.tables import Predictions, Prompts, References, Traces, read_table, write_table
-from prefdelta.traces import TracesError, sample_traces
+from prefdelta.plan.specs import MICROWORLD_SETTINGS
+from prefdelta.study.sampling import Sampling
+from prefdelta.tables.io import read_table, write_table
+from prefdelta.tables.stages import Predictions, Prompts, References, Traces
+from prefdelta.train.reference import compute_reference
 
 RNG = random.Random(0)
 PROMPTS = [render(draw(RNG.choice(["arithmetic", "story"]), RNG.randint(1, 4), RNG), RNG) for _ in range(9)]

@@ -19,14 +19,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loopback import KEY, completion, entries, eventually, refusal, running, server
 
-from prefdelta import backend_vllm, rubric
-from prefdelta.endpoint import EndpointError, free_port, serving
-from prefdelta.judge import JudgeError, rate_traces
-from prefdelta.manifest import write_manifest
+from prefdelta.checkpoints.manifest import write_manifest
+from prefdelta.endpoint.serving import EndpointError, serving
+from prefdelta.generate import backend_vllm
+from prefdelta.judge import rubric
+from prefdelta.judge.ratings import JudgeError, rate_traces
+from prefdelta.judge.rubric import messages, parse
 from prefdelta.microworld.oracle import grade
 from prefdelta.microworld.problems import parse as parse_problem
-from prefdelta.rubric import DIMENSIONS, messages, parse
-from prefdelta.tables import Ratings, Traces, read_table, write_table
+from prefdelta.run.processes import free_port
+from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.tables.io import read_table, write_table
+from prefdelta.tables.stages import Ratings, Traces
 
 GOOD = dict.fromkeys(DIMENSIONS, 4)
 TRACES = build.traces(n_prompts=6, samples=2, faults=dict.fromkeys(DIMENSIONS, 0.4))

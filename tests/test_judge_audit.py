@@ -8,11 +8,7 @@ import pytest
 from build import config
 from scipy.stats import spearmanr
 
-from prefdelta import paths
-from prefdelta.config import ConfigError, load_study
-from prefdelta.figures import draw_judge_audit
-from prefdelta.grid import rated_generators
-from prefdelta.judge_audit import (
+from prefdelta.audit.judge_audit import (
     Rated,
     icc,
     kappa,
@@ -24,9 +20,15 @@ from prefdelta.judge_audit import (
     tabulate_judge_audit,
     variance_columns,
 )
-from prefdelta.rubric import CRITERIA, DIMENSIONS
-from prefdelta.statistics import item_weights
-from prefdelta.tables import JudgeAudit, Ratings, Traces, read_result_csv, write_table
+from prefdelta.findings.figures import draw_judge_audit
+from prefdelta.findings.intervals import item_weights
+from prefdelta.study import paths
+from prefdelta.study.config import ConfigError, load_study
+from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
+from prefdelta.study.lattice import rated_generators
+from prefdelta.tables.findings import JudgeAudit
+from prefdelta.tables.io import read_result_csv, write_table
+from prefdelta.tables.stages import Ratings, Traces
 
 PROMPTS, SAMPLES = 150, 2
 

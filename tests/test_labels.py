@@ -5,9 +5,9 @@ import polars as pl
 import pytest
 from test_judge import rate
 
-from prefdelta.labels import LabelsError, read_labels
-from prefdelta.rubric import DIMENSIONS
-from prefdelta.tables import Ratings
+from prefdelta.judge.labels import LabelsError, read_labels
+from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.tables.stages import Ratings
 
 TRACES = build.traces(n_prompts=2, samples=2)
 FIRST, SECOND, *_ = TRACES["trace_id"]

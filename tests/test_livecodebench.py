@@ -8,7 +8,7 @@ import zlib
 import pytest
 from test_sandbox import allowed
 
-from prefdelta.dataset import DatasetError
+from prefdelta.data.dataset import DatasetError
 from prefdelta.tasks import find, score_all
 
 TASK = find("livecodebench")

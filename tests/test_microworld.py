@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from prefdelta.judge.rubric import messages
+from prefdelta.judge.rubric import parse as parse_answer
 from prefdelta.microworld.authors import write
 from prefdelta.microworld.oracle import grade, review
 from prefdelta.microworld.pretrain import FAMILIES, corpus, make_model, make_tokenizer
 from prefdelta.microworld.problems import DOMAINS, OPERANDS, OPERATORS, Problem, draw, final_answer, held_out, parse, render
-from prefdelta.rubric import DIMENSIONS, LEVELS, messages
-from prefdelta.rubric import parse as parse_answer
+from prefdelta.study.dimensions import DIMENSIONS, LEVELS
 
 TOKENIZER, RATER = make_tokenizer(), make_tokenizer("ratings")
 DOMAIN, START, RNG = st.sampled_from(DOMAINS), st.integers(0, 9), st.integers(0, 2**32).map(random.Random)

@@ -10,11 +10,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from prefdelta import tasks
-from prefdelta.backend_dataset import complete
-from prefdelta.dataset import DatasetError
-from prefdelta.decontaminate import decontaminate, normalised
-from prefdelta.generate import GenerateError, Request, Sampling
-from prefdelta.tables import Dropped, Prompts, rows_to_table
+from prefdelta.data.contamination import decontaminate, normalised
+from prefdelta.data.dataset import DatasetError
+from prefdelta.generate.backend_dataset import complete
+from prefdelta.generate.completions import GenerateError, Request
+from prefdelta.study.sampling import Sampling
+from prefdelta.tables.io import rows_to_table
+from prefdelta.tables.stages import Dropped, Prompts
 from prefdelta.tasks.common import INSTRUCTION, ask
 
 LISTS = {

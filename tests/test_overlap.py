@@ -3,12 +3,14 @@
 import build
 import pytest
 
-from prefdelta import paths
-from prefdelta.config import load_study
-from prefdelta.grid import pair_groups
-from prefdelta.overlap import tabulate_overlap
-from prefdelta.selection import flip
-from prefdelta.tables import Overlap, Pairs, read_result_csv, write_table
+from prefdelta.forecast.overlap import tabulate_overlap
+from prefdelta.pairs.select import flip
+from prefdelta.study import paths
+from prefdelta.study.config import load_study
+from prefdelta.study.lattice import pair_groups
+from prefdelta.tables.findings import Overlap
+from prefdelta.tables.io import read_result_csv, write_table
+from prefdelta.tables.stages import Pairs
 
 
 def pair_set(selection, pairs, judge="j"):

@@ -7,7 +7,7 @@ from transformers import GptOssConfig, GptOssForCausalLM, MistralConfig, Mistral
 from trl.trainer.utils import add_fused_lm_head
 
 from prefdelta.microworld.pretrain import make_model, make_tokenizer
-from prefdelta.packed import pack, use_packed_forward
+from prefdelta.train.packed import pack, use_packed_forward
 
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
 SMALL = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -6,23 +6,18 @@ import build
 import polars as pl
 import pytest
 
-from prefdelta import pairs, paths, tables
-from prefdelta.coverage import tabulate_coverage
-from prefdelta.generator_deltas import tabulate_generator_deltas
-from prefdelta.pairs import build_pairs
-from prefdelta.rubric import CRITERIA, DIMENSIONS
-from prefdelta.selection import SelectionError, candidates, parse, select
-from prefdelta.tables import (
-    Coverage,
-    GeneratorDeltas,
-    Pairs,
-    Ratings,
-    TableError,
-    Traces,
-    read_result_csv,
-    read_table,
-    write_table,
-)
+from prefdelta.audit.coverage import tabulate_coverage
+from prefdelta.findings.generator_deltas import tabulate_generator_deltas
+from prefdelta.pairs import build as pairs
+from prefdelta.pairs.build import build_pairs
+from prefdelta.pairs.select import candidates, select
+from prefdelta.study import paths
+from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
+from prefdelta.study.selections import SelectionError, parse
+from prefdelta.tables import io as tables
+from prefdelta.tables.findings import Coverage, GeneratorDeltas
+from prefdelta.tables.io import TableError, read_result_csv, read_table, write_table
+from prefdelta.tables.stages import Pairs, Ratings, Traces
 
 
 def five(trace_id, dimension):

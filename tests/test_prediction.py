@@ -6,17 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from prefdelta import paths
-from prefdelta.figures import draw_prediction
-from prefdelta.prediction import PredictorError, features, predict, read_predictor, tabulate_prediction
-from prefdelta.tables import (
-    PredictedArms,
-    Prediction,
-    WhatIf,
-    read_result_csv,
-    rows_to_table,
-    write_result_table,
-)
+from prefdelta.findings.figures import draw_prediction
+from prefdelta.forecast.prediction import PredictorError, features, predict, read_predictor, tabulate_prediction
+from prefdelta.study import paths
+from prefdelta.tables.findings import PredictedArms, Prediction, WhatIf
+from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table
 
 QUALITY = {"a": 3.2, "b": 3.6, "c": 3.9, "d": 4.3, "e": 4.6}
 SHIFTS = {"full": 0.0, "top50-overall": 0.5, "bottom50-overall": -0.5}

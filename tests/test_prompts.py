@@ -5,11 +5,13 @@ import signal
 import polars as pl
 import pytest
 
-from prefdelta.decontamination import tabulate_decontamination
-from prefdelta.errors import PrefdeltaError
+from prefdelta.audit.decontamination import tabulate_decontamination
+from prefdelta.generate.prompts import PromptsError, make_items, make_prompts
 from prefdelta.microworld.problems import held_out, parse
-from prefdelta.prompts import PromptsError, make_items, make_prompts
-from prefdelta.tables import Decontamination, Dropped, Prompts, read_result_csv, read_table, rows_to_table, write_table
+from prefdelta.run.errors import PrefdeltaError
+from prefdelta.tables.findings import Decontamination
+from prefdelta.tables.io import read_result_csv, read_table, rows_to_table, write_table
+from prefdelta.tables.stages import Dropped, Prompts
 
 TASKS = {"arithmetic": 60, "program": 40, "story": 50}
 

@@ -4,20 +4,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from prefdelta import paths
-from prefdelta.regressions import LeastSquares, tabulate_regressions
-from prefdelta.rubric import DIMENSIONS
-from prefdelta.statistics import Interval
-from prefdelta.tables import (
-    GeneratorDeltas,
-    Predictions,
-    Regressions,
-    WhatIf,
-    read_result_csv,
-    rows_to_table,
-    write_result_table,
-    write_table,
-)
+from prefdelta.findings.intervals import Interval
+from prefdelta.findings.regressions import LeastSquares, tabulate_regressions
+from prefdelta.study import paths
+from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.tables.findings import GeneratorDeltas, Regressions, WhatIf
+from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table, write_table
+from prefdelta.tables.stages import Predictions
 
 ABILITY = {"a": 20.0, "b": 40.0, "c": 60.0, "d": 80.0}
 SIDES = [(chosen, rejected) for chosen in ABILITY for rejected in ABILITY if chosen != rejected]

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from prefdelta import sandbox
-from prefdelta.sandbox import SandboxError, run
+from prefdelta.data import sandbox
+from prefdelta.data.sandbox import SandboxError, run
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -12,19 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefdelta.rubric import CRITERIA
-from prefdelta.selection import (
-    GRAMMAR,
-    STRATA,
-    WITHIN,
-    Selection,
-    SelectionError,
-    candidates,
-    draw_for_seed,
-    flip,
-    parse,
-    select,
-)
+from prefdelta.pairs.select import candidates, flip, select
+from prefdelta.study.dimensions import CRITERIA
+from prefdelta.study.selections import GRAMMAR, STRATA, WITHIN, Selection, SelectionError, draw_for_seed, parse
 
 K, CRITERION, SEED = st.integers(1, 10**6), st.sampled_from(CRITERIA), st.integers(0, 2**31)
 DRAW, ALIKE = st.integers(0, 99), st.sampled_from(WITHIN)

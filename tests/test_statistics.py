@@ -7,12 +7,14 @@ import polars as pl
 import pytest
 from scipy.stats import chi2
 
-from prefdelta import paths
-from prefdelta.capability import tabulate_capability
-from prefdelta.manifest import write_manifest
-from prefdelta.results import item_scores
-from prefdelta.statistics import contrast, holm, item_weights, mcnemar, mean_interval, nested_interval, slope
-from prefdelta.tables import Capability, Predictions, read_result_csv, write_table
+from prefdelta.checkpoints.manifest import write_manifest
+from prefdelta.findings.capability import tabulate_capability
+from prefdelta.findings.experiment import item_scores
+from prefdelta.findings.intervals import contrast, holm, item_weights, mcnemar, mean_interval, nested_interval, slope
+from prefdelta.study import paths
+from prefdelta.tables.findings import Capability
+from prefdelta.tables.io import read_result_csv, write_table
+from prefdelta.tables.stages import Predictions
 
 N_ITEMS = 200
 WEIGHTS = item_weights((N_ITEMS,), 200, seed=0)

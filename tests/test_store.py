@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loopback import entries
 
-from prefdelta.store import Store, StoreError
+from prefdelta.endpoint.store import Store, StoreError
 
 ENDPOINT = {"kind": "url", "base_url": "http://a/v1"}
 REQUEST = {"model": "m", "messages": [{"role": "user", "content": "1+1?"}], "seed": 3, "temperature": 0.6}
@@ -148,7 +148,7 @@ def test_texts_stay_on_the_disk():
 
 
 def test_any_number_of_keys_is_found_and_the_latest_entry_of_each(monkeypatch):
-    monkeypatch.setattr("prefdelta.store._RECENT", 7)
+    monkeypatch.setattr("prefdelta.endpoint.store._RECENT", 7)
     store = Store(ENDPOINT)
     keys = [store.key({"number": number}) for number in range(100)]
     for turn in range(3):
@@ -168,7 +168,7 @@ def test_a_key_that_begins_like_another_is_not_that_one():
 
 
 def test_keys_take_little_memory(monkeypatch):
-    monkeypatch.setattr("prefdelta.store._RECENT", 1000)
+    monkeypatch.setattr("prefdelta.endpoint.store._RECENT", 1000)
     store, n, text = Store(ENDPOINT), 10_000, "{}"
     store.put("0" * 64, text, {}, None)
     tracemalloc.start()

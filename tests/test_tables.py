@@ -6,18 +6,14 @@ import build
 import polars as pl
 import pytest
 
-from prefdelta import manifest as manifests
-from prefdelta import tables
-from prefdelta.atomic import replacing
-from prefdelta.manifest import ManifestError, checked_folder, read_manifest, write_manifest
-from prefdelta.rubric import DIMENSIONS
-from prefdelta.tables import (
-    Coverage,
-    Pairs,
-    Ratings,
-    References,
+from prefdelta.checkpoints import manifest as manifests
+from prefdelta.checkpoints.manifest import ManifestError, checked_folder, read_manifest, write_manifest
+from prefdelta.run.atomic import replacing
+from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.tables import io as tables
+from prefdelta.tables.findings import Coverage
+from prefdelta.tables.io import (
     TableError,
-    Traces,
     read_batches,
     read_result_csv,
     read_table,
@@ -26,6 +22,7 @@ from prefdelta.tables import (
     write_result_table,
     write_table,
 )
+from prefdelta.tables.stages import Pairs, Ratings, References, Traces
 
 
 def ratings():

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefdelta import tasks
-from prefdelta.dataset import DatasetError, load_rows
-from prefdelta.provenance import code_digest
-from prefdelta.tables import Prompts, read_table, write_table
+from prefdelta.data.dataset import DatasetError, load_rows
+from prefdelta.run.provenance import code_digest
+from prefdelta.tables.io import read_table, write_table
+from prefdelta.tables.stages import Prompts
 from prefdelta.tasks import TaskError, find, items, score_all
 
 LM_EVAL = Path(lm_eval.tasks.__file__).parent

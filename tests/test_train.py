@@ -19,15 +19,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
-from prefdelta import train
-from prefdelta.chat import render
-from prefdelta.manifest import write_manifest
+from prefdelta.checkpoints.manifest import write_manifest
+from prefdelta.generate.chat import render
 from prefdelta.microworld import authors, problems
 from prefdelta.microworld.pretrain import make_model, make_tokenizer, pretrain_model
-from prefdelta.recipe import Gates
-from prefdelta.reference import compute_reference
-from prefdelta.rubric import CRITERIA, DIMENSIONS
-from prefdelta.tables import Pairs, References, Traces, read_table, write_table
+from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
+from prefdelta.study.recipe import Gates
+from prefdelta.tables.io import read_table, write_table
+from prefdelta.tables.stages import Pairs, References, Traces
+from prefdelta.train import policy as train
+from prefdelta.train.reference import compute_reference
 
 RECIPE = {"trainer": "dpo", "beta": 0.5, "learning_rate": 1e-3, "batch_size": 8, "steps": 4, "checkpoint_steps": 2}
 CHAT = {"system": None, "chat_template_kwargs": {}}

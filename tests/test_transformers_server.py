@@ -17,14 +17,15 @@ from loopback import running
 from starlette.testclient import TestClient
 from test_judge import rate
 
-from prefdelta import client
-from prefdelta.client import connected
-from prefdelta.endpoint import EndpointError
-from prefdelta.judge import JudgeError
-from prefdelta.manifest import write_manifest
+from prefdelta.checkpoints.manifest import write_manifest
+from prefdelta.endpoint import client
+from prefdelta.endpoint.client import connected
+from prefdelta.endpoint.serving import EndpointError
+from prefdelta.endpoint.transformers_server import Completer, application
+from prefdelta.judge.ratings import JudgeError
+from prefdelta.judge.rubric import messages, parse
 from prefdelta.microworld.pretrain import make_model, make_tokenizer, pretrain_model
-from prefdelta.rubric import DIMENSIONS, messages, parse
-from prefdelta.transformers_server import Completer, application
+from prefdelta.study.dimensions import DIMENSIONS
 
 FAULTS = dict.fromkeys(DIMENSIONS, 0.3)
 TRACES = build.traces(n_prompts=8, samples=2, faults=FAULTS)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from prefdelta import warm
+from prefdelta.run import warm
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the relay needs pidfd and abstract sockets")
 

@@ -7,27 +7,19 @@ import build
 import polars as pl
 import pytest
 
-from prefdelta import paths, specs
-from prefdelta.answers import answer_whatif
-from prefdelta.config import ConfigError, load_study
-from prefdelta.figures import draw_whatif
-from prefdelta.grid import all_references
-from prefdelta.overlap import tabulate_overlap
-from prefdelta.rubric import CRITERIA
-from prefdelta.selection import flip
-from prefdelta.tables import (
-    Capability,
-    GeneratorDeltas,
-    Overlap,
-    Pairs,
-    References,
-    WhatIf,
-    read_result_csv,
-    rows_to_table,
-    write_result_table,
-    write_table,
-)
-from prefdelta.whatif import tabulate_whatif
+from prefdelta.findings.answers import answer_whatif
+from prefdelta.findings.figures import draw_whatif
+from prefdelta.forecast.overlap import tabulate_overlap
+from prefdelta.forecast.whatif import tabulate_whatif
+from prefdelta.pairs.select import flip
+from prefdelta.plan import specs
+from prefdelta.study import paths
+from prefdelta.study.config import ConfigError, load_study
+from prefdelta.study.dimensions import CRITERIA
+from prefdelta.study.lattice import all_references
+from prefdelta.tables.findings import Capability, GeneratorDeltas, Overlap, WhatIf
+from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table, write_table
+from prefdelta.tables.stages import Pairs, References
 
 DELTAS = [-1.0, 0.0, 1.0, 2.0]
 CHOSEN_TOKENS, REJECTED_TOKENS = [10, 20, 30, 60], [5, 5, 15, 15]  # as the policy counts them, end token included

@@ -15,7 +15,8 @@ import polars as pl
 import pytest
 import yaml
 
-from prefdelta import tables
+from prefdelta.tables.findings import Results
+from prefdelta.tables.io import read_result_csv
 
 REPOSITORY = Path(__file__).parent.parent
 RESULTS = Path("results/smoke")
@@ -68,7 +69,7 @@ def test_everything_appears_from_nothing(study):
             assert (results / f"tables/{experiment}.{suffix}").stat().st_size > 0
         for suffix in ("png", "svg", "pdf"):
             assert (results / f"figures/{experiment}.{suffix}").stat().st_size > 0
-        table = tables.read_result_csv(results / f"tables/{experiment}.csv", tables.Results)
+        table = read_result_csv(results / f"tables/{experiment}.csv", Results)
         assert set(table["experiment"]) == {experiment}
     report = (results / "report.html").read_text()
     for experiment in config["experiments"]:
@@ -77,7 +78,7 @@ def test_everything_appears_from_nothing(study):
 
 
 def test_result_tables_compare_with_base_and_control(study):
-    table = tables.read_result_csv(study.folder / RESULTS / "tables/generator_delta.csv", tables.Results)
+    table = read_result_csv(study.folder / RESULTS / "tables/generator_delta.csv", Results)
     zero_delta = "qwen-s-again over qwen-s"
     assert {"base", zero_delta} <= set(table["versus"].drop_nulls())
     for rows in table.partition_by("suite", "task", "decoding"):

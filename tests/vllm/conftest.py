@@ -8,11 +8,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from prefdelta.backend_vllm import environment, vllm_python
-from prefdelta.endpoint import free_port, serving
-from prefdelta.manifest import write_manifest
+from prefdelta.checkpoints.manifest import write_manifest
+from prefdelta.endpoint.serving import serving
+from prefdelta.generate.backend_vllm import environment, vllm_python
 from prefdelta.microworld.pretrain import pretrain_model
-from prefdelta.rubric import DIMENSIONS
+from prefdelta.run.processes import free_port
+from prefdelta.study.dimensions import DIMENSIONS
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from prefdelta import backend_transformers, backend_vllm
-from prefdelta.generate import GenerateError, Request, Sampling
+from prefdelta.generate import backend_transformers, backend_vllm
+from prefdelta.generate.completions import GenerateError, Request
 from prefdelta.microworld.problems import draw, final_answer, render
+from prefdelta.study.sampling import Sampling
 
 SETTINGS = {
     "gpus": 0,

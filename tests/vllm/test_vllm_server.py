@@ -7,8 +7,8 @@ import pytest
 from openai import OpenAI
 from transformers import AutoTokenizer
 
-from prefdelta import rubric
-from prefdelta.chat import encode
+from prefdelta.generate.chat import encode
+from prefdelta.judge import rubric
 
 
 @pytest.fixture(scope="module")

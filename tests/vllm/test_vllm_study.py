@@ -10,10 +10,12 @@ import polars as pl
 import pytest
 import yaml
 
-from prefdelta.judge import rate_traces
+from prefdelta.judge.ratings import rate_traces
 from prefdelta.microworld.authors import write
 from prefdelta.microworld.problems import draw, final_answer, render
-from prefdelta.tables import Capability, GeneratorDeltas, Ratings, Results, Traces, read_result_csv, read_table, write_table
+from prefdelta.tables.findings import Capability, GeneratorDeltas, Results
+from prefdelta.tables.io import read_result_csv, read_table, write_table
+from prefdelta.tables.stages import Ratings, Traces
 
 REPOSITORY = Path(__file__).parents[2]
 

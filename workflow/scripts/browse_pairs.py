@@ -1,7 +1,7 @@
 """Rule browse_pairs."""
 
-from prefdelta.browse import browse_pairs
-from prefdelta.job import job
+from prefdelta.report.browse import browse_pairs
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

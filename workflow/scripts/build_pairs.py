@@ -2,8 +2,8 @@
 
 import json
 
-from prefdelta.job import job
-from prefdelta.pairs import build_pairs
+from prefdelta.pairs.build import build_pairs
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

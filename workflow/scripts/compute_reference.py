@@ -2,12 +2,12 @@
 
 import json
 
-from prefdelta.warm import run_warm
+from prefdelta.run.warm import run_warm
 
 if __name__ == "__main__":
     run_warm()  # before what takes long to import
-    from prefdelta.job import job
-    from prefdelta.reference import compute_reference
+    from prefdelta.run.job import job
+    from prefdelta.train.reference import compute_reference
 
     with job(snakemake.log[0], snakemake.resources.gpu):
         compute_reference(

@@ -1,7 +1,7 @@
 """Rule draw_balance."""
 
-from prefdelta.figures import draw_balance
-from prefdelta.job import job
+from prefdelta.findings.figures import draw_balance
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

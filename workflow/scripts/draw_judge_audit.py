@@ -2,8 +2,8 @@
 
 import json
 
-from prefdelta.figures import draw_judge_audit
-from prefdelta.job import job
+from prefdelta.findings.figures import draw_judge_audit
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

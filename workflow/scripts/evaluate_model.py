@@ -2,12 +2,12 @@
 
 import json
 
-from prefdelta.warm import run_warm
+from prefdelta.run.warm import run_warm
 
 if __name__ == "__main__":
     run_warm()  # before what takes long to import
-    from prefdelta.evaluate import evaluate_model
-    from prefdelta.job import job
+    from prefdelta.evaluate.predictions import evaluate_model
+    from prefdelta.run.job import job
 
     with job(snakemake.log[0], snakemake.resources.gpu):
         evaluate_model(

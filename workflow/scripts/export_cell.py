@@ -2,8 +2,8 @@
 
 import json
 
-from prefdelta.export import export_cell
-from prefdelta.job import job
+from prefdelta.export.export import export_cell
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

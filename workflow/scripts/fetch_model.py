@@ -2,8 +2,8 @@
 
 import json
 
-from prefdelta.fetch import fetch_model
-from prefdelta.job import job
+from prefdelta.checkpoints.fetch import fetch_model
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -2,9 +2,9 @@
 
 import json
 
-from prefdelta.job import job
-from prefdelta.judge import rate_traces
-from prefdelta.manifest import checked_folder
+from prefdelta.checkpoints.manifest import checked_folder
+from prefdelta.judge.ratings import rate_traces
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0], snakemake.resources.gpu):

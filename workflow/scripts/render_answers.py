@@ -2,8 +2,8 @@
 
 import json
 
-from prefdelta.answers_page import render_answers
-from prefdelta.job import job
+from prefdelta.report.answers_page import render_answers
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

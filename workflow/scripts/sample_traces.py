@@ -2,12 +2,12 @@
 
 import json
 
-from prefdelta.warm import run_warm
+from prefdelta.run.warm import run_warm
 
 if __name__ == "__main__":
     run_warm()  # before what takes long to import
-    from prefdelta.job import job
-    from prefdelta.traces import sample_traces
+    from prefdelta.generate.traces import sample_traces
+    from prefdelta.run.job import job
 
     with job(snakemake.log[0], snakemake.resources.gpu):
         sample_traces(

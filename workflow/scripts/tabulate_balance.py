@@ -2,8 +2,8 @@
 
 import json
 
-from prefdelta.balance import tabulate_balance
-from prefdelta.job import job
+from prefdelta.audit.balance import tabulate_balance
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -2,8 +2,8 @@
 
 import json
 
-from prefdelta.capability import tabulate_capability
-from prefdelta.job import job
+from prefdelta.findings.capability import tabulate_capability
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -2,8 +2,8 @@
 
 import json
 
-from prefdelta.claims import tabulate_claims
-from prefdelta.job import job
+from prefdelta.findings.claims import tabulate_claims
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

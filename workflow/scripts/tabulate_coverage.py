@@ -2,8 +2,8 @@
 
 import json
 
-from prefdelta.coverage import tabulate_coverage
-from prefdelta.job import job
+from prefdelta.audit.coverage import tabulate_coverage
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

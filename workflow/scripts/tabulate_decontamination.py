@@ -1,7 +1,7 @@
 """Rule tabulate_decontamination."""
 
-from prefdelta.decontamination import tabulate_decontamination
-from prefdelta.job import job
+from prefdelta.audit.decontamination import tabulate_decontamination
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -2,8 +2,8 @@
 
 import json
 
-from prefdelta.delta_correction import tabulate_delta_correction
-from prefdelta.job import job
+from prefdelta.audit.delta_correction import tabulate_delta_correction
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

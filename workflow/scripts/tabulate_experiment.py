@@ -2,8 +2,8 @@
 
 import json
 
-from prefdelta.job import job
-from prefdelta.results import tabulate_experiment
+from prefdelta.findings.experiment import tabulate_experiment
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -2,8 +2,8 @@
 
 import json
 
-from prefdelta.generator_deltas import tabulate_generator_deltas
-from prefdelta.job import job
+from prefdelta.findings.generator_deltas import tabulate_generator_deltas
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

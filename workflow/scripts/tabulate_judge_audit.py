@@ -2,8 +2,8 @@
 
 import json
 
-from prefdelta.job import job
-from prefdelta.judge_audit import tabulate_judge_audit
+from prefdelta.audit.judge_audit import tabulate_judge_audit
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -2,8 +2,8 @@
 
 import json
 
-from prefdelta.job import job
-from prefdelta.prediction import tabulate_prediction
+from prefdelta.forecast.prediction import tabulate_prediction
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -2,8 +2,8 @@
 
 import json
 
-from prefdelta.job import job
-from prefdelta.whatif import tabulate_whatif
+from prefdelta.forecast.whatif import tabulate_whatif
+from prefdelta.run.job import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

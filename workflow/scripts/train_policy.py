@@ -2,13 +2,13 @@
 
 import json
 
-from prefdelta.warm import run_warm
+from prefdelta.run.warm import run_warm
 
 if __name__ == "__main__":
     run_warm()  # before what takes long to import
-    from prefdelta.job import job
-    from prefdelta.recipe import Gates
-    from prefdelta.train import train_policy
+    from prefdelta.run.job import job
+    from prefdelta.study.recipe import Gates
+    from prefdelta.train.policy import train_policy
 
     with job(snakemake.log[0], snakemake.resources.gpu):
         by_side = {

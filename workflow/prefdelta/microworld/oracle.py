@@ -5,7 +5,7 @@ from collections import Counter
 from itertools import pairwise
 
 from prefdelta.microworld.problems import OPERATORS, Problem, final_answer
-from prefdelta.rubric import DIMENSIONS
+from prefdelta.study.dimensions import DIMENSIONS
 
 _STEP = re.compile(r"[a-h]\)x?([-+*])=?(\d) to (\d)=(\d)(?: left)?")
 

@@ -14,11 +14,12 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, set_seed
 
-from prefdelta.manifest import write_manifest
+from prefdelta.checkpoints.manifest import write_manifest
+from prefdelta.judge.rubric import messages
 from prefdelta.microworld.authors import FILLER, FaultRates, write
 from prefdelta.microworld.oracle import grade, review
 from prefdelta.microworld.problems import LABELS, NAMES, OPERATOR_OF_VERB, draw, held_out, render
-from prefdelta.rubric import DIMENSIONS, messages
+from prefdelta.study.dimensions import DIMENSIONS
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from prefdelta.microworld.oracle import grade
 from prefdelta.microworld.problems import parse
-from prefdelta.rubric import LEVELS
+from prefdelta.study.dimensions import LEVELS
 
 _ASKED = re.compile(r"<problem>\n(.*)\n</problem>\n<trace>\n(.*)\n</trace>", re.DOTALL)
 

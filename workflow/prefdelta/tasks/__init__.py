@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from prefdelta.errors import PrefdeltaError
+from prefdelta.run.errors import PrefdeltaError
 
 log = logging.getLogger(__name__)
 

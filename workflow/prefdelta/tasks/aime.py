@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from prefdelta.dataset import load_rows
+from prefdelta.data.dataset import load_rows
 from prefdelta.tasks.common import MathTask, ask, integer
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-from prefdelta.dataset import load_rows
+from prefdelta.data.dataset import load_rows
 from prefdelta.tasks import TaskError, grade_each
 
 # The wording is ours, after what the cards of DeepSeek-R1 and Qwen recommend for mathematics.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from prefdelta.dataset import load_rows
+from prefdelta.data.dataset import load_rows
 from prefdelta.tasks import TaskError
 from prefdelta.tasks.common import MathTask, ask
 

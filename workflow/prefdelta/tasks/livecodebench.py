@@ -16,8 +16,8 @@ from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from prefdelta import sandbox
-from prefdelta.dataset import DatasetError, load_rows
+from prefdelta.data import sandbox
+from prefdelta.data.dataset import DatasetError, load_rows
 from prefdelta.tasks import grade_each
 
 SECONDS = 6  # for each test, as in lcb_runner (there by the clock, here of CPU time)

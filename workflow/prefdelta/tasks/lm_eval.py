@@ -24,7 +24,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._factory import TaskFactory  # what builds a task by YAML file with changes; TaskManager has no way to
 from lm_eval.tasks._index import Entry, Kind
 
-from prefdelta.dataset import DatasetError, load_split
+from prefdelta.data.dataset import DatasetError, load_split
 from prefdelta.tasks import TaskError
 
 OWN = Path(lm_eval.tasks.__file__).parent

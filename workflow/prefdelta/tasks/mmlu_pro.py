@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prefdelta.dataset import load_rows
+from prefdelta.data.dataset import load_rows
 from prefdelta.tasks import TaskError, grade_each
 from prefdelta.tasks.common import ask, last_boxed
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from math_verify import verify
 
-from prefdelta.dataset import load_rows
-from prefdelta.decontaminate import normalised
+from prefdelta.data.contamination import normalised
+from prefdelta.data.dataset import load_rows
 from prefdelta.tasks import prompt_id
 from prefdelta.tasks.common import MathTask, parsed
 

@@ -16,7 +16,7 @@ import sympy
 from math_verify.errors import TimeoutException
 from math_verify.utils import timeout
 
-from prefdelta.dataset import load_rows
+from prefdelta.data.dataset import load_rows
 from prefdelta.tasks.common import MathTask, ask, parsed
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,100 @@
+"""Data sets: rows from the Hugging Face hub, or from local files of the same schema."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+from prefdelta.run.errors import PrefdeltaError
+
+READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
+
+
+class DatasetError(PrefdeltaError):
+    """A data set can't be read; the message names it, its revision and a remedy."""
+
+
+def load_rows(source: Mapping[str, Any], columns: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """The rows of ``source`` with ``columns`` (default: all of them), in the order of the data set.
+
+    ``source``: what the configuration says, see `load_split`. Raises DatasetError, also where a column is missing.
+    """
+    split = load_split(source)
+    if columns := list(columns):
+        missing = [column for column in columns if column not in split.column_names]
+        if missing:
+            raise DatasetError(f"{_name(source)} has no column {', '.join(missing)}; it has {', '.join(split.column_names)}")
+        split = split.select_columns(columns)
+    rows: list[dict[str, Any]] = split.to_list()
+    return rows
+
+
+def load_split(source: Mapping[str, Any], split: str | None = None, *, in_memory: bool = False) -> datasets.Dataset:
+    """One split of ``source`` (default: its ``split``).
+
+    ``repo`` is a hub id or a local file or folder (parquet, json, jsonl); ``revision``, ``config`` and ``split`` are those of the
+    hub. With ``files`` (globs within the repository) only these are read, and all of them are the split: for sets whose loading
+    needs a script, which `datasets` no longer runs. Raises DatasetError.
+    """
+    split = split or source.get("split") or "train"
+    repo, local = source["repo"], Path(source["repo"])
+    try:
+        if source.get("files") or local.is_file():
+            paths = [local] if local.is_file() else _files(source)
+            readers = {READERS.get(path.suffix) for path in paths}
+            if len(readers) != 1 or None in readers:
+                raise DatasetError(f"{_name(source)}: files must be all parquet or all json: {', '.join(map(str, paths))}")
+            data_files = {"train": [str(path) for path in paths]}
+            return datasets.load_dataset(readers.pop(), data_files=data_files, split="train", keep_in_memory=in_memory)
+        return datasets.load_dataset(
+            repo, name=source.get("config"), revision=source.get("revision"), split=split, keep_in_memory=in_memory
+        )
+    except DatasetError:
+        raise
+    # `datasets` raises ValueError for an unknown split or config and RuntimeError for a set with a script; the hub and the file
+    # system raise OSErrors.
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise DatasetError(f"{_name(source, split)} can't be read: {error} ({_remedy(error, repo)})") from error
+
+
+def _files(source: Mapping[str, Any]) -> list[Path]:
+    folder = Path(source["repo"])
+    if not folder.is_dir():
+        wanted = {"revision": source.get("revision"), "allow_patterns": source["files"]}
+        folder = Path(snapshot_download(source["repo"], repo_type="dataset", **wanted))
+    paths = sorted({path for pattern in source["files"] for path in folder.glob(pattern)})
+    if not paths:
+        raise DatasetError(f"{_name(source)} has no files that match {', '.join(source['files'])}")
+    return paths
+
+
+def _name(source: Mapping[str, Any], split: str | None = None) -> str:
+    parts = {"revision": source.get("revision"), "config": source.get("config"), "split": split or source.get("split")}
+    return f"data set {source['repo']} ({', '.join(f'{key} {value}' for key, value in parts.items() if value) or 'newest'})"
+
+
+def _remedy(error: Exception, repo: str) -> str:
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    if any(isinstance(link, GatedRepoError) for link in chain) or "gated dataset" in str(error):
+        return f"accept its terms at https://huggingface.co/datasets/{repo} and set HF_TOKEN, or run `hf auth login`"
+    if any(isinstance(link, RevisionNotFoundError) for link in chain):
+        return "set `revision` to a commit that the repository has"
+    if any(isinstance(link, RepositoryNotFoundError | datasets.exceptions.DatasetNotFoundError) for link in chain):
+        return "check `repo`; a private set needs HF_TOKEN"
+    if isinstance(error, ConnectionError | LocalEntryNotFoundError):
+        return (
+            "the hub can't be reached: where there is no network, download it before with "
+            f"`hf download --repo-type dataset {repo}` and set HF_HUB_OFFLINE=1, or set `repo` to a local folder"
+        )
+    if "scripts are no longer supported" in str(error):
+        return "set `files` to the globs of its data files"
+    if isinstance(error, FileNotFoundError):
+        return "check `repo`: it is neither a local file or folder nor a set on the hub"
+    return "check `split`, `config` and `files`"

@@ -1,0 +1,111 @@
+"""Generation: one signature, `complete`, behind which every backend stands; requests and completions as all of them know them."""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from prefdelta.run.errors import PrefdeltaError
+from prefdelta.study.sampling import Sampling
+
+
+class GenerateError(PrefdeltaError):
+    """A backend can't complete what it was asked; the message says why."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt (a user message) and how it is to be completed."""
+
+    prompt_id: str
+    prompt: str
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One completion. ``n_tokens`` counts all generated tokens, the end token too.
+
+    ``text`` is the whole completion as a policy would be trained on it; ``reasoning`` and ``response`` are its two parts.
+    ``finish_reason`` is 'stop' or, at the token limit, 'length'. ``correct`` is set only where the source has graded it already.
+    """
+
+    text: str
+    reasoning: str
+    response: str
+    n_tokens: int
+    finish_reason: Literal["stop", "length"]
+    correct: bool | None = None
+
+
+class Backend(Protocol):
+    """The signature of every backend's ``complete`` (modules ``backend_{name}``)."""
+
+    def __call__(
+        self,
+        requests: list[Request],
+        *,
+        settings: dict[str, Any],
+        checkpoint: Path | None,
+        seed: int,
+        threads: int,
+        log_file: str,
+    ) -> list[list[Completion]]: ...
+
+
+def module(backend: str) -> str:
+    """The module of a backend. It is imported by this name, so that an edit to one backend concerns its own jobs only."""
+    return f"prefdelta.generate.backend_{backend}"
+
+
+def complete(
+    requests: list[Request],
+    *,
+    backend: str,
+    settings: dict[str, Any],
+    checkpoint: Path | None,
+    seed: int,
+    threads: int,
+    log_file: str,
+) -> list[list[Completion]]:
+    """The completions of each request, in the order of ``requests``, from one load of the model.
+
+    ``settings``: what the configuration says of this generator or model, besides sampling. ``checkpoint``: a folder in
+    transformers' format, for backends that run one. Raises GenerateError.
+    """
+    call: Backend = importlib.import_module(module(backend)).complete
+    return call(requests, settings=settings, checkpoint=checkpoint, seed=seed, threads=threads, log_file=log_file)
+
+
+def completion(
+    text: str,
+    n_tokens: int,
+    finish_reason: Literal["stop", "length"],
+    think: tuple[str, str],
+) -> Completion:
+    """A completion from a raw ``text``, its reasoning told from its response by the marks ``think`` = (open, close).
+
+    The response is what follows the last close mark. A text without one is all reasoning where it was cut off ('length'), and all
+    response else. With an empty open mark the close mark is part of the text (the micro-world's final statement). Otherwise the
+    parts are written in one way for all models, ``<think>\\n...\\n</think>\\n\\n...``, since a policy could not read another
+    model's special tokens. With an empty close mark nothing is reasoning.
+    """
+    opening, closing = think
+    if not closing:
+        return Completion(text, "", text, n_tokens, finish_reason)
+    before, found, after = text.rpartition(closing)
+    if not found:
+        before, after = (text, "") if finish_reason == "length" and opening else ("", text)
+    if not opening:
+        return Completion(text, before, after, n_tokens, finish_reason)
+    return from_parts(before.strip().removeprefix(opening).strip(), after.strip(), n_tokens, finish_reason)
+
+
+def from_parts(reasoning: str, response: str, n_tokens: int, finish_reason: Literal["stop", "length"]) -> Completion:
+    """A completion whose reasoning and response came apart already (an API's ``reasoning_content``)."""
+    if not reasoning:
+        return Completion(response, "", response, n_tokens, finish_reason)
+    thought = f"<think>\n{reasoning}\n"
+    if not response and finish_reason == "length":
+        return Completion(thought, reasoning, "", n_tokens, finish_reason)
+    return Completion(f"{thought}</think>\n\n{response}", reasoning, response, n_tokens, finish_reason)

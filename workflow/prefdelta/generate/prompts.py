@@ -1,0 +1,111 @@
+"""Prompts: the problems of each split; no training prompt is an evaluation item, or too like one."""
+
+import hashlib
+import logging
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from prefdelta import tasks as benchmarks
+from prefdelta.data.contamination import decontaminate
+from prefdelta.microworld.problems import draw, held_out, render
+from prefdelta.run.errors import PrefdeltaError
+from prefdelta.tables.io import read_table, rows_to_table, write_table
+from prefdelta.tables.stages import Dropped, Prompts
+
+log = logging.getLogger(__name__)
+
+MOST_IN_VAIN = 10_000  # draws in a row without a new problem
+
+
+class PromptsError(PrefdeltaError):
+    """There are fewer different problems than a split asks for."""
+
+
+def make_items(
+    output: Path | str, *, split: str, tasks: dict[str, int | dict[str, Any]], operations: list[int] | None, seed: int
+) -> None:
+    """Writes the `Prompts` table of the suite ``split``: the evaluation items of its tasks.
+
+    A task of the micro-world has a number of problems, any other a source (`config.BenchmarkSource`).
+    """
+    rows: list[dict[str, str]] = []
+    for task, source in tasks.items():
+        if isinstance(source, int):
+            rows += _drawn(split, task, source, operations, seed)
+        else:
+            rows += benchmarks.items(task, source, split)
+    write_table(_table(split, rows), Prompts, output)
+
+
+def make_prompts(
+    suites: Sequence[Path | str],
+    output: Path | str,
+    dropped: Path | str,
+    *,
+    tasks: dict[str, int | dict[str, Any]],
+    operations: list[int] | None,
+    seed: int,
+    ngram: int,
+) -> None:
+    """Writes the training `Prompts`, and the `Dropped` ones that were too like an item of ``suites`` (or not fit, by their task).
+
+    Of a data set the first n that are left are taken, in the order of their ids, which are hashes. Raises PromptsError where
+    fewer are left.
+    """
+    items = pl.concat([read_table(suite, Prompts) for suite in suites])
+    parts: list[pl.DataFrame] = []
+    left_out: list[dict[str, Any]] = []
+    for task, source in tasks.items():
+        if isinstance(source, int):  # told apart by `held_out`: of the micro-world's few words any two stories share runs
+            parts.append(_table("train", _drawn("train", task, source, operations, seed)))
+            continue
+        fit, unfit = benchmarks.problems(task, source)
+        kept, alike = decontaminate(_table("train", fit), items, n=ngram)
+        if len(kept) < source["n"]:
+            raise PromptsError(
+                f"prompts.{task} asks for {source['n']} problems, but {len(kept)} are left after {len(unfit)} were unfit and "
+                f"{len(alike)} too like an evaluation item: ask for fewer"
+            )
+        parts.append(kept.sort("prompt_id").head(source["n"]))
+        left_out += [*unfit, *alike.iter_rows(named=True)]
+        log.info("%s: %d unfit, %d too like an evaluation item", task, len(unfit), len(alike))
+    write_table(rows_to_table(left_out, Dropped), Dropped, dropped)
+    write_table(pl.concat(parts), Prompts, output)
+
+
+def _table(split: str, rows: list[dict[str, str]]) -> pl.DataFrame:
+    return rows_to_table([{**row, "split": split} for row in rows], Prompts)
+
+
+def _drawn(split: str, task: str, count: int, operations: list[int] | None, seed: int) -> list[dict[str, str]]:
+    """Distinct problems of the micro-world: for ``train`` only those that are not `held_out`, else only those that are."""
+    assert operations is not None  # the configuration has seen to it
+    rng = random.Random(f"{seed}/{split}/{task}")
+    texts: dict[str, str] = {}
+    in_vain = 0
+    while len(texts) < count:
+        if in_vain > MOST_IN_VAIN:
+            raise PromptsError(
+                f"split {split} asks for {count} different problems of {task}, but with {operations[0]} to {operations[1]} "
+                f"operations only {len(texts)} could be found: ask for fewer, or allow more operations"
+            )
+        problem = draw(task, rng.randint(*operations), rng)
+        text = render(problem, rng)
+        if held_out(text) == (split != "train") and text not in texts:
+            texts[text] = str(problem.answer)
+            in_vain = 0
+        else:
+            in_vain += 1
+    return [
+        {
+            "prompt_id": hashlib.blake2b(text.encode(), digest_size=8).hexdigest(),
+            "task": task,
+            "prompt": text,
+            "answer": answer,
+        }
+        for text, answer in texts.items()
+    ]

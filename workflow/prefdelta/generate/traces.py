@@ -1,0 +1,75 @@
+"""Traces: what a generator answers to the training prompts."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from prefdelta.checkpoints.manifest import checked_folder
+from prefdelta.generate.completions import Request, complete
+from prefdelta.generate.scoring import scored
+from prefdelta.run.errors import PrefdeltaError
+from prefdelta.study.sampling import Sampling
+from prefdelta.tables.io import read_table, write_table
+from prefdelta.tables.stages import Prompts, Traces
+
+log = logging.getLogger(__name__)
+
+
+class TracesError(PrefdeltaError):
+    """A generator has no traces at all."""
+
+
+def sample_traces(
+    prompts: Path | str,
+    manifest: Path | str | None,
+    output: Path | str,
+    log_file: str,
+    *,
+    generator: str,
+    backend: str,
+    settings: dict[str, Any],
+    sampling: dict[str, Any],
+    seed: int,
+    threads: int,
+) -> None:
+    """Writes the `Traces` table of ``generator``: the completions of every prompt, scored by the prompt's task.
+
+    ``manifest`` is that of the checkpoint that ``backend`` needs. A prompt to which a data set or a provider gives fewer than the
+    samples asked for has fewer rows. Raises TracesError where there are none at all.
+    """
+    problems = read_table(prompts, Prompts)
+    drawn = Sampling.model_validate(sampling)
+    requests = [Request(prompt_id, prompt, drawn) for prompt_id, prompt in problems.select("prompt_id", "prompt").iter_rows()]
+    completions = complete(
+        requests,
+        backend=backend,
+        settings=settings,
+        checkpoint=checked_folder(manifest) if manifest else None,
+        seed=seed,
+        threads=threads,
+        log_file=log_file,
+    )
+    missing = len(requests) * drawn.samples - sum(map(len, completions))
+    if missing:
+        log.warning("%d of %d samples are missing", missing, len(requests) * drawn.samples)
+    rows = [
+        {
+            "trace_id": f"{problem['prompt_id']}:{generator}:{number}",
+            "prompt_id": problem["prompt_id"],
+            "generator": generator,
+            "sample": number,
+            "prompt": problem["prompt"],
+            "reasoning": completion.reasoning,
+            "response": completion.response,
+            **score,
+        }
+        for (problem, number, completion), score in scored(problems, completions, threads)
+    ]
+    if not rows:
+        raise TracesError(f"generator {generator} gave no trace to any of {len(problems)} prompts: see {log_file}")
+    columns = list(Traces.to_schema().columns)
+    # Sorted, so that a reader of some prompts finds them together.
+    frame = pl.DataFrame(rows, schema_overrides={"answer": pl.String}).select(columns).sort("prompt_id", "sample")
+    write_table(frame, Traces, output)

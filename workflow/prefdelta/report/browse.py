@@ -1,0 +1,63 @@
+"""A page to browse pairs: prompt, both traces, ratings and deltas side by side, sorted by any delta."""
+
+from pathlib import Path
+
+from jinja2 import Environment
+
+from prefdelta.run.atomic import write_text
+from prefdelta.study.dimensions import CRITERIA
+from prefdelta.tables.io import read_table
+from prefdelta.tables.stages import Pairs
+
+PAGE = """\
+<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
+<style>
+body { font: 14px system-ui, sans-serif; margin: 1.5em; color: #222 }
+table { border-collapse: collapse; width: 100% } th, td { border-bottom: 1px solid #ddd; padding: 6px 8px; vertical-align: top }
+th { text-align: left; position: sticky; top: 0; background: #fff }
+th.sortable { cursor: pointer; text-decoration: underline dotted }
+td.trace { font-family: ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; max-width: 26em }
+td.number { text-align: right; white-space: nowrap } small { color: #666 } .wrong { color: #b00 } .right { color: #070 }
+</style></head><body>
+<h1>{{ title }}</h1>
+<p>{{ shown }} of {{ total }} pairs{% if shown < total %}: half with the largest, half with the smallest overall delta{% endif %}.
+Each cell of a criterion shows delta, and below it chosen - rejected mean rating. Click a heading to sort.</p>
+<table><thead><tr><th>prompt</th><th>chosen: {{ chosen }}</th><th>rejected: {{ rejected }}</th>
+{% for c in criteria %}<th class="sortable" onclick="sortBy({{ loop.index0 }})">{{ c }}</th>{% endfor %}</tr></thead><tbody>
+{% for p in pairs %}<tr data-deltas="{% for c in criteria %}{{ p['delta_' + c] }} {% endfor %}">
+<td class="trace">{{ p.prompt }}</td>
+{% for side in ('chosen', 'rejected') %}<td class="trace">{{ p[side] }}
+<small class="{{ 'right' if p[side + '_correct'] else 'wrong' }}">{{ 'correct' if p[side + '_correct'] else 'wrong' }}</small>
+<small>{{ p[side + '_tokens'] }} tokens</small></td>{% endfor %}
+{% for c in criteria %}<td class="number">{{ '%+.1f' % p['delta_' + c] }}<br>
+<small>{{ '%.1f' % p['chosen_' + c] }} - {{ '%.1f' % p['rejected_' + c] }}</small></td>{% endfor %}</tr>
+{% endfor %}</tbody></table>
+<script>
+let last = null;
+function sortBy(column) {
+  const body = document.querySelector("tbody"), sign = last === column ? 1 : -1;
+  const value = row => Number(row.dataset.deltas.split(" ")[column]);
+  [...body.rows].sort((a, b) => sign * (value(a) - value(b))).forEach(row => body.append(row));
+  last = sign < 0 ? column : null;
+}
+</script></body></html>
+"""
+
+
+def browse_pairs(pairs: Path | str, output: Path | str, *, most: int = 200) -> None:
+    """Writes one self-contained HTML page with at most ``most`` pairs: half from either end of the overall delta."""
+    frame = read_table(pairs, Pairs).sort("delta_overall", "pair_id", descending=[True, False])
+    ends = frame if len(frame) <= most else frame.head(most // 2).vstack(frame.tail(most // 2))
+    chosen, rejected = frame["chosen_generator"][0], frame["rejected_generator"][0]
+    page = Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
+    text = page.render(
+        title=f"{chosen} over {rejected}, judged by {frame['judge'][0]}",
+        total=len(frame),
+        shown=len(ends),
+        chosen=chosen,
+        rejected=rejected,
+        criteria=CRITERIA,
+        pairs=list(ends.iter_rows(named=True)),
+    )
+    write_text(text, output)

@@ -1,0 +1,44 @@
+"""GPUs of a job: Snakemake counts them but does not say which, so a job takes free ones."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from prefdelta.run.errors import PrefdeltaError
+
+_held: list[object] = []  # open lock files: the system lets them go when the process ends, however it ends
+
+
+class DeviceError(PrefdeltaError):
+    """There are fewer free GPUs than a job needs."""
+
+
+def claim(n: int) -> None:
+    """Makes ``n`` free GPUs of this machine the process's only visible ones, until it ends.
+
+    Nothing is done for ``n`` = 0, or where the scheduler has set CUDA_VISIBLE_DEVICES already (slurm does). Raises DeviceError.
+    """
+    if n == 0 or "CUDA_VISIBLE_DEVICES" in os.environ:
+        return
+    listed = shutil.which("nvidia-smi") and subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
+    found = [line.partition("UUID: ")[2].rstrip(")") for line in (listed or "").splitlines() if line.startswith("GPU ")]
+    taken: list[str] = []
+    for uuid in found:
+        lock = Path(tempfile.gettempdir(), f"prefdelta-{os.getuid()}-{uuid}.lock").open("w")  # noqa: SIM115
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        _held.append(lock)
+        taken.append(uuid)
+        if len(taken) == n:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
+            return
+    raise DeviceError(
+        f"this job needs {n} free GPUs and found {len(taken)} of {len(found)}: give Snakemake `--resources gpu={len(found)}`, "
+        "or set `gpus: 0` of the model or recipe to run without one"
+    )

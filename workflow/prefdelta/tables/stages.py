@@ -1,0 +1,152 @@
+"""The tables that pass between stages: a pandera model each."""
+
+from typing import Any
+
+import pandera.polars as pa
+import polars as pl
+
+from prefdelta.study.dimensions import DIMENSIONS, LEVELS
+from prefdelta.tables.io import Table
+
+
+class Prompts(Table):
+    """One row for each problem. Key: prompt_id (of an evaluation split: the item_id)."""
+
+    prompt_id: str = pa.Field(unique=True)
+    split: str
+    task: str
+    prompt: str = pa.Field(str_length={"min_value": 1})
+    answer: str
+
+
+class Dropped(Table):
+    """One row for each training prompt that was left out, and why.
+
+    ``item_id`` names the evaluation item that it is too like, ``overlap`` the runs of words that they share.
+    """
+
+    prompt_id: str
+    task: str
+    prompt: str
+    reason: str
+    detail: str = pa.Field(nullable=True)
+    item_id: str = pa.Field(nullable=True)
+    item_task: str = pa.Field(nullable=True)
+    overlap: int = pa.Field(nullable=True, ge=0)
+
+
+class Traces(Table):
+    """One row for each completion by a generator. Key: trace_id.
+
+    ``text`` is the whole completion, ``reasoning`` and ``response`` its parts; ``answer`` is null where none could be extracted.
+    """
+
+    trace_id: str = pa.Field(unique=True)
+    prompt_id: str
+    generator: str
+    sample: int = pa.Field(ge=0)
+    prompt: str
+    text: str
+    reasoning: str
+    response: str
+    answer: str = pa.Field(nullable=True)
+    correct: bool
+    n_tokens: int = pa.Field(ge=0)
+    finish_reason: str = pa.Field(isin=["stop", "length"])
+
+
+class Ratings(Table):
+    """One row for each trace x dimension x repeat. A rating that can't be read is null and has a ``reason``."""
+
+    trace_id: str
+    judge: str
+    dimension: str = pa.Field(isin=list(DIMENSIONS))
+    repeat: int = pa.Field(ge=0)
+    rating: int = pa.Field(nullable=True, ge=LEVELS[0], le=LEVELS[-1])
+    reason: str = pa.Field(nullable=True)
+
+    @pa.dataframe_check(name="missing_has_reason")
+    def missing_has_reason(cls, data: Any) -> Any:
+        return data.lazyframe.select(pl.col("rating").is_null() == pl.col("reason").is_not_null())
+
+    class Config:
+        unique = ["trace_id", "repeat", "dimension", "judge"]  # in the order in which they are sorted: see _Keys
+
+
+class References(Table):
+    """Log-probability (nats, summed over completion tokens) under the untrained policy. Key: trace_id, max_length.
+
+    ``n_prompt_tokens`` and ``n_tokens`` are the lengths before prompt and completion together are cut to ``max_length`` tokens.
+    """
+
+    trace_id: str
+    max_length: int = pa.Field(gt=0)
+    logp: float = pa.Field(le=0)
+    n_prompt_tokens: int = pa.Field(gt=0)
+    n_tokens: int = pa.Field(gt=0)
+
+    class Config:
+        unique = ["trace_id", "max_length"]
+
+
+class Predictions(Table):
+    """One row for each answer to an evaluation item. Key: item_id, decoding, sample."""
+
+    item_id: str
+    suite: str
+    task: str
+    decoding: str = pa.Field(isin=["sampled", "greedy"])
+    sample: int = pa.Field(ge=0)
+    text: str
+    answer: str = pa.Field(nullable=True)
+    correct: bool
+    n_tokens: int = pa.Field(ge=0)
+    finish_reason: str = pa.Field(isin=["stop", "length"])
+
+    class Config:
+        unique = ["item_id", "decoding", "sample"]
+
+
+def _rating() -> Any:
+    return pa.Field(ge=LEVELS[0], le=LEVELS[-1])
+
+
+def _delta() -> Any:
+    return pa.Field(ge=LEVELS[0] - LEVELS[-1], le=LEVELS[-1] - LEVELS[0])
+
+
+class Pairs(Table):
+    """One row for each preference pair: both traces, mean ratings of both sides and deltas (chosen minus rejected)."""
+
+    pair_id: str = pa.Field(unique=True)
+    prompt_id: str
+    prompt: str
+    judge: str
+    chosen_generator: str
+    rejected_generator: str
+    chosen_trace_id: str
+    rejected_trace_id: str
+    chosen: str
+    rejected: str
+    chosen_correct: bool
+    rejected_correct: bool
+    chosen_tokens: int = pa.Field(ge=0)
+    rejected_tokens: int = pa.Field(ge=0)
+    chosen_factuality: float = _rating()
+    chosen_strategy_coherence: float = _rating()
+    chosen_step_coherence: float = _rating()
+    chosen_computational_precision: float = _rating()
+    chosen_signal_to_noise: float = _rating()
+    chosen_overall: float = _rating()
+    rejected_factuality: float = _rating()
+    rejected_strategy_coherence: float = _rating()
+    rejected_step_coherence: float = _rating()
+    rejected_computational_precision: float = _rating()
+    rejected_signal_to_noise: float = _rating()
+    rejected_overall: float = _rating()
+    delta_factuality: float = _delta()
+    delta_strategy_coherence: float = _delta()
+    delta_step_coherence: float = _delta()
+    delta_computational_precision: float = _delta()
+    delta_signal_to_noise: float = _delta()
+    delta_overall: float = _delta()

@@ -1,0 +1,237 @@
+"""TRL's trainers, given token ids and stored reference log-probabilities, and a forward without padding."""
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from accelerate.utils import is_peft_model
+from datasets import Dataset
+from transformers import AutoModelForCausalLM
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
+from trl.trainer.utils import use_adapter
+
+from prefdelta.generate.chat import tokenised
+from prefdelta.run.errors import PrefdeltaError
+from prefdelta.study.recipe import Recipe, examples_read
+from prefdelta.tables.io import read_table
+from prefdelta.tables.stages import References
+from prefdelta.train.packed import use_packed_forward
+
+log = logging.getLogger(__name__)
+
+FSDP = {
+    "version": 2,
+    "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+    "reshard_after_forward": True,
+    "cpu_ram_efficient_loading": False,
+    "state_dict_type": "FULL_STATE_DICT",
+}
+DEEPSPEED = {  # ZeRO-3; "auto": as the trainer's arguments say
+    "zero_optimization": {"stage": 3, "overlap_comm": True, "stage3_gather_16bit_weights_on_model_save": True},
+    "bf16": {"enabled": "auto"},
+    "gradient_clipping": "auto",
+    "gradient_accumulation_steps": "auto",
+    "train_batch_size": "auto",
+    "train_micro_batch_size_per_gpu": "auto",
+}
+
+
+class TrainingError(PrefdeltaError):
+    """Training can't start or has gone wrong; the message says where."""
+
+
+class StoredReferenceDPOTrainer(DPOTrainer):  # type: ignore[misc]
+    """DPO on token ids, with ``ref_chosen_logps`` and ``ref_rejected_logps`` in the data set: no reference model runs."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        return dataset
+
+
+class StoredReferenceKTOTrainer(KTOTrainer):  # type: ignore[misc]
+    """KTO on token ids, with ``ref_logps`` in the data set. A reference model runs for the mismatched pairs of the KL term only,
+    which are others for every selection and order.
+    """
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        return dataset
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        adapted = is_peft_model(self.model)
+        untrained = use_adapter(self.accelerator.unwrap_model(self.model), None) if adapted else contextlib.nullcontext()
+        with untrained:
+            inputs["ref_KL_logps"] = self._compute_kl_logps(model if adapted else self.ref_model, inputs)
+        return super()._compute_loss(model, inputs, return_outputs)
+
+
+def make_trainer(
+    model: Any,
+    tokenizer: Any,
+    frame: pl.DataFrame,
+    references: dict[str, Path | str],
+    recipe: Recipe,
+    *,
+    base: Path | str,
+    chat: dict[str, Any],
+    n_steps: int,
+    seed: int,
+    work: Path,
+) -> tuple[Any, dict[str, Any]]:
+    """The trainer of ``model`` on ``frame`` (`Pairs`), and what a manifest says of its data.
+
+    That is ``n_truncated`` (traces that the length limit cuts, by side) and ``n_completion_tokens`` (`_completion_tokens`).
+    ``base``: the folder of the untrained checkpoint, for methods that run a reference model. Raises TrainingError.
+    """
+    sides, n_truncated = _sides(tokenizer, frame, chat, recipe.max_length)
+    counts = {"n_truncated": n_truncated, "n_completion_tokens": _completion_tokens(sides, recipe, n_steps)}
+    arguments = _arguments(recipe, n_steps, seed, work)
+    common = {"model": model, "processing_class": tokenizer, "peft_config": _adapter(recipe)}
+    if recipe.trainer == "sft":
+        rows = [{"input_ids": ids, "labels": [-100] * start + ids[start:]} for ids, start in sides["chosen"]]
+        return SFTTrainer(**common, args=SFTConfig(**arguments), train_dataset=Dataset.from_list(rows)), counts
+
+    stored = _stored(frame, references, recipe.max_length)
+    arguments |= {"beta": recipe.beta, "precompute_ref_log_probs": True}
+    if recipe.trainer == "kto":
+        trainer = _kto_trainer(common, arguments, sides, stored, recipe, base=base, seed=seed)
+    else:
+        # A prompt ends where either side parts from it, as in TRL.
+        starts = [min(one, other) for (_, one), (_, other) in zip(sides["chosen"], sides["rejected"], strict=True)]
+        columns = {
+            "prompt_ids": [ids[:start] for (ids, _), start in zip(sides["chosen"], starts, strict=True)],
+            **{
+                f"{side}_ids": [ids[start:] for (ids, _), start in zip(sides[side], starts, strict=True)]
+                for side in ("chosen", "rejected")
+            },
+            **{f"ref_{side}_logps": logps for side, logps in stored.items()},
+        }
+        loss = ["sigmoid_norm"] if recipe.length_normalised else ["sigmoid"]
+        settings = DPOConfig(**arguments, loss_type=loss)
+        trainer = StoredReferenceDPOTrainer(**common, args=settings, train_dataset=Dataset.from_dict(columns))
+    _pack(trainer)
+    return trainer, counts
+
+
+def _kto_trainer(
+    common: dict[str, Any],
+    arguments: dict[str, Any],
+    sides: dict[str, list[tuple[list[int], int]]],
+    stored: dict[str, list[float]],
+    recipe: Recipe,
+    *,
+    base: Path | str,
+    seed: int,
+) -> Any:
+    rows = [
+        {"prompt_ids": ids[:start], "completion_ids": ids[start:], "label": side == "chosen", "ref_logps": logp}
+        for side in ("chosen", "rejected")
+        for (ids, start), logp in zip(sides[side], stored[side], strict=True)
+    ]
+
+    def mismatch(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {"KL_completion_ids": batch["completion_ids"][-1:] + batch["completion_ids"][:-1]}
+
+    # KTO reads its data in order, since its KL term pairs neighbours (as TRL does): so the order is shuffled here.
+    data = Dataset.from_list(rows).shuffle(seed=seed).map(mismatch, batched=True, batch_size=recipe.per_device)
+    options = {"train_sampling_strategy": "sequential", "dataloader_drop_last": True}
+    # An adapter is switched off instead.
+    untrained = None if recipe.lora else AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    settings = KTOConfig(**arguments, **options)
+    return StoredReferenceKTOTrainer(**common, ref_model=untrained, args=settings, train_dataset=data)
+
+
+def _pack(trainer: Any) -> None:
+    """Has the models of ``trainer`` use the packed forward, where it computes what the padded one does."""
+    model = trainer.model.get_base_model() if is_peft_model(trainer.model) else trainer.model
+    models = [model] if trainer.ref_model is None else [model, trainer.ref_model]
+    if not all(map(use_packed_forward, models)):
+        log.warning("the forward without padding does not fit %s: training pads", type(model).__name__)
+
+
+def _sides(
+    tokenizer: Any, frame: pl.DataFrame, chat: dict[str, Any], max_length: int
+) -> tuple[dict[str, list[tuple[list[int], int]]], dict[str, int]]:
+    """`tokenised` traces of each side, cut to ``max_length``, and how many of them were cut.
+
+    Raises TrainingError where a prompt alone fills the limit: TRL would leave its pair out, and arms would differ in pairs.
+    """
+    sides, n_truncated = {}, {}
+    for side in ("chosen", "rejected"):
+        whole = tokenised(tokenizer, frame["prompt"].to_list(), frame[side].to_list(), chat)
+        too_long = [name for name, (_, start) in zip(frame["prompt_id"], whole, strict=True) if start >= max_length]
+        if too_long:
+            raise TrainingError(f"{len(too_long)} prompts fill max_length {max_length} alone, such as {too_long[0]}: raise it")
+        sides[side] = [(ids[:max_length], start) for ids, start in whole]
+        n_truncated[side] = sum(len(ids) > max_length for ids, _ in whole)
+        log.info("%d of %d %s traces are cut at %d tokens", n_truncated[side], len(frame), side, max_length)
+    return sides, n_truncated
+
+
+def _completion_tokens(sides: dict[str, list[tuple[list[int], int]]], recipe: Recipe, n_steps: int) -> int:
+    """Completion tokens, cut to the length limit, that ``n_steps`` read: of both sides, of SFT the chosen only.
+
+    Of a pass that is not finished, and of what is left out, the mean length counts.
+    """
+    examples = [sides["chosen"]] if recipe.trainer == "sft" else list(sides.values())
+    n_tokens = sum(len(ids) - start for side in examples for ids, start in side)
+    n = len(sides["chosen"]) * recipe.n_examples
+    return round(n_tokens / n * examples_read(n, n_steps, recipe.batch_size, recipe.unit))
+
+
+def _stored(frame: pl.DataFrame, references: dict[str, Path | str], max_length: int) -> dict[str, list[float]]:
+    """Reference log-probabilities of both sides' traces, cut to ``max_length`` tokens."""
+    tables = pl.concat([read_table(path, References) for path in dict.fromkeys(references.values())])
+    stored = tables.filter(max_length=max_length)
+    columns = {}
+    for side in ("chosen", "rejected"):  # of a flipped pair, the chosen trace is in the other generator's table
+        joined = frame.select(trace_id=f"{side}_trace_id").join(stored, on="trace_id", how="left", maintain_order="left")
+        if missing := joined["logp"].null_count():
+            raise TrainingError(f"{missing} {side} traces have no reference at max_length {max_length} in {references[side]}")
+        columns[side] = joined["logp"].to_list()
+    return columns
+
+
+def _adapter(recipe: Recipe) -> Any:
+    if recipe.lora is None:
+        return None
+    from peft import LoraConfig
+
+    lora = recipe.lora
+    return LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules, task_type="CAUSAL_LM")
+
+
+def _arguments(recipe: Recipe, n_steps: int, seed: int, work: Path) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "output_dir": str(work),
+        "learning_rate": recipe.learning_rate,
+        "per_device_train_batch_size": recipe.per_device,
+        "gradient_accumulation_steps": recipe.batch_size // (recipe.per_device * recipe.processes),
+        "max_steps": n_steps,
+        "lr_scheduler_type": recipe.schedule,
+        "warmup_steps": recipe.warmup_steps,
+        "max_length": recipe.max_length,
+        "seed": seed,
+        "save_steps": recipe.checkpoint_steps,
+        "save_total_limit": 1,
+        "logging_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "bf16": recipe.bf16,
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+    match recipe.sharding:
+        case "fsdp":
+            arguments |= {"fsdp": True, "fsdp_config": FSDP}
+        case "deepspeed":
+            arguments |= {"deepspeed": DEEPSPEED}
+    return arguments
