@@ -5,16 +5,35 @@ VLLM := .venv-vllm
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: results test test-vllm env-vllm bench lint format schema pin clean
+.PHONY: results why accept test test-vllm fuzz env-vllm bench lint format schema pin clean
 
+# STRICT=1 makes again what other versions of libraries have made than those that are installed, and the report that tells of it.
 results: $(BIN)/.installed
-	if [ -t 1 ]; then snakemake --logger rich --cores $(CORES); else snakemake --cores $(CORES); fi
+	forced="$(if $(STRICT),render_report $$(snakemake --summary | python -m prefdelta.run.records results))" && \
+	if [ -t 1 ]; then set -- --logger rich; fi && \
+	snakemake --cores $(CORES) "$$@" $${forced:+--forcerun $$forced}
+
+# Why jobs would run, and recording that an edit changes nothing in what is there:
+#   make why TARGET=results/smoke/report.html CONFIG=config/smoke.yaml
+#   make accept TARGET=... WHY="a helper has another name"
+why: $(BIN)/.installed
+	python -m prefdelta.run.why $(TARGET) $(if $(CONFIG),--configfile $(CONFIG))
+
+accept: $(BIN)/.installed
+	python -m prefdelta.run.accept --why "$$WHY" $(TARGET) $(if $(CONFIG),--configfile $(CONFIG))
 
 test: $(BIN)/.installed
 	pytest
 
 test-vllm: $(BIN)/.installed env-vllm
 	pytest tests/vllm
+
+# 200 random edits: is every job that the smoke study ran of the edited code planned again? A quarter of an hour on two cores.
+fuzz: $(BIN)/.installed
+	rm -rf .executed && mkdir .executed
+	EXECUTED=$(CURDIR)/.executed PYTHONPATH=tests/executed:workflow \
+		snakemake --configfile config/smoke.yaml --cores $(CORES) --forceall
+	python tests/provenance_fuzz.py .executed 200
 
 env-vllm: $(VLLM)/.installed
 
@@ -36,7 +55,8 @@ format: $(BIN)/.installed
 	snakefmt Snakefile rules
 
 schema: $(BIN)/.installed
-	python -m prefdelta.study.config > config/schema.json
+	python -m prefdelta.configure.load > config/schema.json
+	python -m prefdelta.configure.keys > config/README.md
 
 # Prints the newest commit of every repository that a study names.
 pin: $(BIN)/.installed

@@ -6,13 +6,16 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from prefdelta.plan import specs
-from prefdelta.run import warm
-from prefdelta.run.provenance import PACKAGE, code_digest
-from prefdelta.study import lattice as grid
-from prefdelta.study import paths
-from prefdelta.study.config import RESERVED, ConfigError, HubModel, load_study
-from prefdelta.tasks import module_file
+from prefdelta.plan import audits, checkpoints, exports, findings, forecasts
+from prefdelta.plan import generation, pairs, problems, rating, reports, training
+from prefdelta.report.settings import ReportRun
+from prefdelta.run import codebook, warm
+from prefdelta.run.errors import ConfigError
+from prefdelta.run.provenance import code
+from prefdelta.study import lattice, paths
+from prefdelta.study.experiments import RESERVED
+from prefdelta.configure.load import load_study
+from prefdelta.study.models import HubModel
 
 min_version("9.27")
 
@@ -28,15 +31,13 @@ if "study" not in config:
 try:
     STUDY = load_study(config, workflow.configfiles)
     for name in STUDY.experiments:
-        specs.experiment_spec(STUDY, name)
+        for arm in lattice.arms(STUDY, name):
+            lattice.controls(STUDY, name, arm)
 except ConfigError as error:
     raise WorkflowError(f"The configuration is wrong:\n{error}") from None
 
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
-CODE = {script.stem: code_digest(script) for script in SCRIPTS.glob("*.py")}
 HUB = [name for name, model in STUDY.models.items() if isinstance(model, HubModel)]
-# Real models come with long texts to tokenise and code to run.
-MODEL_THREADS = 8 if HUB else 1
 if not HUB:  # beside their work, start-up is nothing
     warm.offer(workflow)
 PROFILES = [name for name in STUDY.experiments if name not in STUDY.trained]
@@ -45,7 +46,7 @@ PROFILES = [name for name in STUDY.experiments if name not in STUDY.trained]
 report: "rules/report.rst"
 
 
-# Any name is let through here and checked by `grid.check_names`, which answers a typo with the choices.
+# Any name is let through here and checked by `lattice.check_names`, which answers a typo with the choices.
 wildcard_constraints:
     **{
         word: r"[^/]+"
@@ -63,6 +64,8 @@ wildcard_constraints:
     chosen=r"[^/]+?",
     rejected=r"[^/]+",
     seed=r"\d+",
+    length=r"\d+",
+    arithmetic=r"[a-z0-9-]+",
 
 
 rule all:
@@ -72,14 +75,15 @@ rule all:
 
 
 include: "rules/common.smk"
-include: "rules/prompts.smk"
+include: "rules/problems.smk"
 include: "rules/models.smk"
 include: "rules/traces.smk"
 include: "rules/ratings.smk"
 include: "rules/pairs.smk"
 include: "rules/training.smk"
 include: "rules/evals.smk"
-include: "rules/tables.smk"
-include: "rules/figures.smk"
+include: "rules/findings.smk"
+include: "rules/audits.smk"
+include: "rules/forecasts.smk"
 include: "rules/report.smk"
 include: "rules/export.smk"

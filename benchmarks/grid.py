@@ -7,7 +7,6 @@ once). Same pairs, steps and seeds; the weights must come out equal, up to round
 shapes and texts matter here. What comes before (traces, ratings, pairs) is not timed.
 """
 
-import json
 import math
 import os
 import shutil
@@ -16,21 +15,23 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import yaml
 from measure import alternate, record, seconds
 from safetensors.numpy import load_file
 
-from prefdelta.plan.specs import training_spec
-from prefdelta.study.config import Study
+from prefdelta.configure.load import load_study
+from prefdelta.plan.training import train_policy
 from prefdelta.study.paths import CHECKPOINT, PAIRS
+from prefdelta.train.settings import PolicySettings
 
 ROOT = Path(__file__).parents[1]
 CHOSEN, REJECTED, SELECTIONS = ("qwen-s", "qwen-m", "qwen-l", "llama-l"), "qwen-xs", ("full", "top500-overall")
 CORES = len(os.sched_getaffinity(0))
 
 
-def study() -> dict[str, object]:
+def study() -> dict[str, Any]:
     """The default study with these arms only and models that are trained for a short time."""
     content = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
     content["study"] = "bench"
@@ -52,7 +53,7 @@ def main(folder: Path) -> None:
     """Measures and records."""
     content = study()
     (folder / "bench.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    made = Study.model_validate(content)
+    made = load_study(content)
     names = {"study": "bench", "policy": "policy", "method": "dpo", "judge": "oracle", "rejected": REJECTED, "seed": "0"}
     cells = [{**names, "chosen": chosen, "selection": selection} for chosen in CHOSEN for selection in SELECTIONS]
     pairs, checkpoints = [PAIRS.format(**cell) for cell in cells], [CHECKPOINT.format(**cell) for cell in cells]
@@ -68,9 +69,10 @@ def main(folder: Path) -> None:
         return seconds([*workflow, *checkpoints])
 
     def script(number: int, threads: int) -> None:
-        spec = json.loads(training_spec(made, cells[number]))
+        settings = train_policy(made, cells[number]).settings
+        assert isinstance(settings, PolicySettings)
         options = {"base": base, "pairs": folder / pairs[number], "output": folder / f"loop/{number}", "threads": threads}
-        options |= {"steps": spec["n_steps"], "seed": spec["seed"], "recipe": json.dumps(spec["recipe"])}
+        options |= {"steps": settings.n_steps, "seed": settings.seed, "recipe": settings.recipe.model_dump_json()}
         flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         seconds([sys.executable, str(ROOT / "benchmarks/plain_dpo.py"), *flags])
 

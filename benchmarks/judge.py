@@ -1,16 +1,15 @@
 """The judge's client against `wrk`: requests per second of the same payload and concurrency at the same endpoint.
 
 The endpoint is a process with an asyncio protocol that answers each request with one fixed completion after a given time. A
-request is a judge's (rubric, problem, trace of 3,000 characters, schema, n=5). ``judge`` has a service time of 50 ms, which is
-faster than language models answer; ``judge_10ms`` and ``judge_0ms`` show where the client's own processor time becomes the limit.
-`wrk` sends one fixed body over and over and reads nothing of the answers; the client writes each request, looks for it in the
-store, parses the answer, reads five times five ratings and stores it. All three processes share the machine. Without `wrk` on
-the PATH (Debian: the package `wrk`) an asyncio protocol takes its place, which ``details`` says.
+request is a judge's (rubric, problem, trace of 3,000 characters, schema, n=5). ``judge`` has the goal: 128 at once and a service
+time of 200 ms, which is faster than language models answer. The others, with 64 at once and less time, show where the client's
+own processor time becomes the limit. `wrk` sends one fixed body over and over and reads nothing of the answers; the client writes
+each request, looks for it in the store, parses the answer, reads five times five ratings and stores it. All three processes share
+the machine. Without `wrk` on the PATH (Debian: the package `wrk`) an asyncio protocol takes its place, which ``details`` says.
 
-``details`` also have the processor time a request, that of the openai package with httpx and with aiohttp in the same loop, and
-the growth of the peak memory with the number of requests, of the asking alone and of a whole job with its table of 25 rows a
-request. Not compared:
-TLS, slow networks, a real model.
+``details`` also have the processor time a request, that of the openai package alone, with httpx and with aiohttp (which the
+client uses), and the growth of the peak memory with the number of requests, of the asking alone and of a whole job with its table
+of 25 rows a request. Not compared: TLS, slow networks, a real model.
 """
 
 import asyncio
@@ -29,15 +28,27 @@ import measure
 import openai
 import polars as pl
 
-from prefdelta.endpoint import client, store
-from prefdelta.endpoint import serving as endpoint
-from prefdelta.judge import ratings as judge
+from prefdelta.endpoint import answers, client, servers, store
+from prefdelta.endpoint.serving import serving
 from prefdelta.judge import rubric
+from prefdelta.judge.ratings import rate_traces
+from prefdelta.judge.settings import RatingsRun, RatingsSettings
+from prefdelta.run.processes import free_port
 from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.endpoints import UrlEndpoint
+from prefdelta.study.judges import Judge
+from prefdelta.study.run import ModelRun, RequestsRun
 from prefdelta.tables.io import write_table
 from prefdelta.tables.stages import Traces
 
-CONCURRENCY, RUNS = 64, 3
+RUNS, REQUESTS = 3, 10_000
+# Name: service time in seconds, requests at once, goal.
+ROWS = {
+    "judge": (0.2, 128, ">= 0.9"),
+    "judge_50ms": (0.05, 64, "none"),
+    "judge_10ms": (0.01, 64, "none"),
+    "judge_0ms": (0.0, 64, "none"),
+}
 LEVELS = json.dumps(dict.fromkeys(DIMENSIONS, 4))
 MESSAGE = {"role": "assistant", "content": LEVELS}
 CHOICES = [{"index": index, "finish_reason": "stop", "message": MESSAGE} for index in range(5)]
@@ -96,16 +107,16 @@ async def serve(port: int, seconds: float) -> None:
     await server.serve_forever()
 
 
-async def plain(port: int, seconds: float) -> None:
+async def plain(port: int, seconds: float, concurrency: int) -> None:
     content = json.dumps(body(0))
     request = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n{content}".encode()
-    for _ in range(CONCURRENCY):
+    for _ in range(concurrency):
         await asyncio.get_running_loop().create_connection(lambda: Plain(request), "127.0.0.1", port)
     await asyncio.sleep(seconds)
     print(json.dumps({"rate": Plain.count / seconds}))
 
 
-async def by_openai(port: int, n: int, transport: str) -> None:
+async def by_openai(port: int, n: int, concurrency: int, transport: str) -> None:
     """``n`` requests through the openai package, whose answers are only parsed as JSON."""
     session = openai.DefaultAioHttpClient() if transport == "aiohttp" else openai.DefaultAsyncHttpxClient()
     numbers = iter(range(n))
@@ -115,22 +126,22 @@ async def by_openai(port: int, n: int, transport: str) -> None:
             for number in numbers:
                 json.loads(await asked.post("/chat/completions", cast_to=str, body=body(number)))
 
-        await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
+        await asyncio.gather(*(work() for _ in range(concurrency)))
 
 
-def asking(port: int, n: int) -> None:
+def asking(port: int, n: int, concurrency: int) -> None:
     """``n`` requests through the client."""
-    connection = client.Connection(f"http://127.0.0.1:{port}/v1", "x", {})
+    connection = servers.Connection(f"http://127.0.0.1:{port}/v1", "x", {})
 
-    def answered(number: int, choices: list[client.Choice]) -> None:
+    def answered(number: int, choices: list[answers.Choice]) -> None:
         for choice in choices:
             assert rubric.parse(choice.content)[1] is None
 
-    limits: Any = {"concurrency": CONCURRENCY, "retries": 0, "timeout": 60}
+    limits: Any = {"concurrency": concurrency, "retries": 0, "timeout": 60}
     client.ask(connection, n, body, answered, store=store.Store({}), **limits)
 
 
-def rating(port: int, n: int) -> None:
+def rating(port: int, n: int, concurrency: int) -> None:
     """A whole job of ``n`` requests: 100 traces with so many repeats."""
     names = [f"t{number}" for number in range(100)]
     columns = {"trace_id": names, "prompt_id": names, "generator": "g", "sample": 0, "prompt": names, "text": TRACE}
@@ -139,31 +150,40 @@ def rating(port: int, n: int) -> None:
     frame = pl.DataFrame(columns, schema_overrides={"sample": pl.Int64, "n_tokens": pl.Int64})
     write_table(frame.select(list(Traces.to_schema().columns)), Traces, traces)
     os.environ["KEY"] = "x"
-    reached = {"kind": "url", "base_url": f"http://127.0.0.1:{port}/v1", "api_key_env": "KEY"}
-    sampling: Any = {"repeats": n // 20, "choices_per_request": 5, "temperature": 0.6, "max_tokens": 256, "seed": 0}
-    limits: Any = {"batch": False, "concurrency": CONCURRENCY, "retries": 0, "timeout": 60, "threads": 1}
-    request: Any = {"judge": "j", "model": "m", "separate_dimensions": False, "reasoning_effort": None, "checkpoint": None}
-    judge.rate_traces(traces, traces.with_name("ratings.parquet"), "log", endpoint=reached, **sampling, **limits, **request)
+    reached = UrlEndpoint(kind="url", base_url=f"http://127.0.0.1:{port}/v1", api_key_env="KEY")
+    # More repeats than a study may have, so without the check of their number.
+    judge = Judge(model="m", endpoint=reached, choices_per_request=5).model_copy(update={"repeats": n // 20})
+    requests = RequestsRun(concurrency=concurrency, retries=0, timeout=60)
+    rate_traces(
+        traces,
+        None,
+        None,
+        traces.with_name("ratings.parquet"),
+        settings=RatingsSettings(judge="j", settings=judge),
+        run=RatingsRun(requests=requests, model=ModelRun()),
+        threads=1,
+        log_file=Path("log"),
+    )
 
 
-def measured(task: str, port: int, n: int, *words: str) -> dict[str, float]:
+def measured(task: str, port: int, n: int, concurrency: int, *words: str) -> dict[str, float]:
     """A task of `main` in a process of its own: requests per second, and what it needed of processor and memory."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, task, str(port), str(n), *words]
+        command = [sys.executable, __file__, task, str(port), str(n), str(concurrency), *words]
         done = subprocess.run(
             command, env={**os.environ, "PREFDELTA_STORE": folder}, stdout=subprocess.PIPE, text=True, check=True
         )
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def wrk(port: int) -> float:
+def wrk(port: int, concurrency: int) -> float:
     """Requests per second of `wrk`, or of what takes its place."""
     if not shutil.which("wrk"):
-        return measured("plain", port, 5)["rate"]
+        return measured("plain", port, 5, concurrency)["rate"]
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(f'wrk.method = "POST"\nwrk.body = {json.dumps(json.dumps(body(0)))}\n')
         script.flush()
-        command = ["wrk", "-t1", f"-c{CONCURRENCY}", "-d5s", "-s", script.name, f"http://127.0.0.1:{port}/v1/chat/completions"]
+        command = ["wrk", "-t1", f"-c{concurrency}", "-d5s", "-s", script.name, f"http://127.0.0.1:{port}/v1/chat/completions"]
         told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "Non-2xx" not in told
     return float(told.rpartition("Requests/sec:")[2].split()[0])
@@ -171,19 +191,17 @@ def wrk(port: int) -> float:
 
 def compare() -> None:
     tool = "wrk" if shutil.which("wrk") else "an asyncio protocol (wrk is not installed)"
-    for name, seconds, n in [("judge_0ms", 0.0, 10_000), ("judge_10ms", 0.01, 10_000), ("judge", 0.05, 10_000)]:
-        port = endpoint.free_port()
-        with endpoint.serving(
-            [sys.executable, __file__, "serve", str(port), str(seconds)], f"http://127.0.0.1:{port}/", os.devnull
-        ):
+    for name, (seconds, at_once, goal) in ROWS.items():
+        port = free_port()
+        with serving([sys.executable, __file__, "serve", str(port), str(seconds)], f"http://127.0.0.1:{port}/", os.devnull):
             runs: list[dict[str, float]] = []
 
-            def ours(port: int = port, n: int = n, runs: list[dict[str, float]] = runs) -> float:
-                runs.append(measured("ask", port, n))
+            def ours(port: int = port, at_once: int = at_once, runs: list[dict[str, float]] = runs) -> float:
+                runs.append(measured("ask", port, REQUESTS, at_once))
                 return runs[-1]["rate"]
 
-            pairs = measure.alternate(ours, lambda port=port: wrk(port), RUNS)
-            details: dict[str, Any] = {"against": tool, "service_ms": 1000 * seconds, "concurrency": CONCURRENCY}
+            pairs = measure.alternate(ours, lambda port=port, at_once=at_once: wrk(port, at_once), RUNS)
+            details: dict[str, Any] = {"against": tool, "service_ms": 1000 * seconds, "concurrency": at_once}
             details |= {"client_per_s": [round(us) for us, _ in pairs], "other_per_s": [round(them) for _, them in pairs]}
             details |= {
                 "client_cpu_us": [run["cpu_us"] for run in runs],
@@ -191,13 +209,13 @@ def compare() -> None:
             }
             if not seconds:
                 for transport in ("httpx", "aiohttp"):
-                    details[f"openai_{transport}_cpu_us"] = measured("openai", port, 2000, transport)["cpu_us"]
+                    details[f"openai_{transport}_cpu_us"] = measured("openai", port, 2000, at_once, transport)["cpu_us"]
                 for task in ("ask", "rate"):
-                    grown = measured(task, port, 40_000)["peak_mib"] - measured(task, port, 2_000)["peak_mib"]
-                    details[f"{task}_growth_mib_2000_to_40000_requests"] = round(grown, 1)
-        what = f"requests/s of the client / of {tool}, {1000 * seconds:g} ms service time, {CONCURRENCY} at once"
+                    many, few = (measured(task, port, n, at_once)["peak_mib"] for n in (40_000, 2_000))
+                    details[f"{task}_growth_mib_2000_to_40000_requests"] = round(many - few, 1)
+        what = f"requests/s of the client / of {tool}, {1000 * seconds:g} ms service time, {at_once} at once"
         command = "python benchmarks/judge.py"
-        measure.record(name, command, [us / them for us, them in pairs], ">= 0.9", what, ["aiohttp", "openai"], **details)
+        measure.record(name, command, [us / them for us, them in pairs], goal, what, ["aiohttp", "openai"], **details)
 
 
 def waiting() -> float:
@@ -211,14 +229,14 @@ def main(task: str = "", *words: str) -> None:
     elif task == "serve":
         asyncio.run(serve(int(words[0]), float(words[1])))
     elif task == "plain":
-        asyncio.run(plain(int(words[0]), float(words[1])))
+        asyncio.run(plain(int(words[0]), float(words[1]), int(words[2])))
     else:
-        port, n = int(words[0]), int(words[1])
+        port, n, concurrency = map(int, words[:3])
         started, cpu, waited = time.perf_counter(), time.process_time(), waiting()
         if task == "openai":
-            asyncio.run(by_openai(port, n, words[2]))
+            asyncio.run(by_openai(port, n, concurrency, words[3]))
         else:
-            {"ask": asking, "rate": rating}[task](port, n)
+            {"ask": asking, "rate": rating}[task](port, n, concurrency)
         seconds = time.perf_counter() - started
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         used = {"rate": n / seconds, "cpu_us": round((time.process_time() - cpu) / n * 1e6)}

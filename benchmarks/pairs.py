@@ -1,4 +1,4 @@
-"""Building pairs at size: `prefdelta.pairs.build_pairs` against pandas, for a `full` and a `top` selection.
+"""Building pairs at size: `prefdelta.pairs.build` against pandas, for a `full` and a `top` selection.
 
 Both start from the same four parquet files (traces and ratings of two generators: five dimensions, five repeats) and write one
 parquet file of the same pairs. The baseline reads the columns it needs, groups, merges, and takes the largest deltas or shuffles
@@ -27,6 +27,7 @@ import numpy as np
 import polars as pl
 
 from prefdelta.pairs.build import build_pairs
+from prefdelta.pairs.settings import PairsSettings
 from prefdelta.study.dimensions import DIMENSIONS
 from prefdelta.tables.io import sink_batches
 from prefdelta.tables.stages import Ratings, Traces
@@ -77,11 +78,11 @@ def ratings(generator: str, n_pairs: int) -> Iterator[pl.DataFrame]:
         ).select(list(Ratings.to_schema().columns))
 
 
-def with_pandas(files: list[str], output: str, top: int) -> None:
+def with_pandas(files: list[Path], output: Path, top: int) -> None:
     """What a user would write: the pairs as one parquet file."""
     import pandas as pd
 
-    def rated(traces: str, ratings: str) -> Any:
+    def rated(traces: Path, ratings: Path) -> Any:
         long = pd.read_parquet(ratings, columns=["trace_id", "dimension", "rating"])
         means = long.groupby(["trace_id", "dimension"])["rating"].mean().unstack()[list(DIMENSIONS)].dropna()
         means["overall"] = means.mean(axis=1)
@@ -100,7 +101,7 @@ def with_pandas(files: list[str], output: str, top: int) -> None:
 
 def child(kind: str, folder: str, top: int) -> None:
     """One run: prints its seconds and its peak memory as JSON."""
-    files, output = [f"{folder}/{name}.parquet" for name in FILES], f"{folder}/{kind}.parquet"
+    files, output = [Path(folder, f"{name}.parquet") for name in FILES], Path(folder, f"{kind}.parquet")
     if kind == "pandas":
         import pandas  # noqa: F401  (not timed)
 
@@ -109,7 +110,8 @@ def child(kind: str, folder: str, top: int) -> None:
     if kind == "pandas":
         with_pandas(files, output, top)
     else:
-        build_pairs(*files, output, judge="judge", selection=f"top{top}-overall" if top else "full", seed=0)
+        settings = PairsSettings(judge="judge", selection=f"top{top}-overall" if top else "full", seed=0)
+        build_pairs(*files, output, settings=settings)
     seconds, cpu = time.perf_counter() - started, time.process_time() - used
     # Not getrusage's peak, which a process inherits from its parent.
     peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))

@@ -33,11 +33,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from prefdelta.generate.backend_transformers import complete
 from prefdelta.generate.completions import Request
+from prefdelta.generate.settings import CheckpointSettings, GenerationRun
+from prefdelta.study.run import ModelRun, RequestsRun
 from prefdelta.study.sampling import Sampling
 
 COMMAND = "python benchmarks/sampling.py"
 WORDS, ENDS, BATCH, RUNS = 1024, 16, 32, 5
-SETTINGS = {"batch_size": BATCH, "dtype": "float32", "system": None, "chat_template_kwargs": {}, "think": ("", "")}
+SETTINGS = CheckpointSettings(backend="transformers", think=("", ""))
+RUN = GenerationRun(batch_size=BATCH, model=ModelRun(), requests=RequestsRun())
 
 
 def make_checkpoint(folder: Path) -> None:
@@ -88,7 +91,7 @@ def plain(folder: Path, tokenizer: PreTrainedTokenizerFast, prompts: list[str], 
 def ours(folder: Path, prompts: list[str], sampling: Sampling) -> list[tuple[str, int]]:
     """The same by the transformers backend."""
     requests = [Request(prompt, prompt, sampling) for prompt in prompts]
-    made = complete(requests, settings=SETTINGS, checkpoint=folder, seed=0, threads=1, log_file="")
+    made = complete(requests, settings=SETTINGS, run=RUN, checkpoint=folder, seed=0, threads=1, log_file=Path())
     return [(completion.text, completion.n_tokens) for several in made for completion in several]
 
 

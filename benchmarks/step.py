@@ -1,4 +1,4 @@
-"""Tokens per second of a DPO run: our trainer (`prefdelta.trainers`: no padding, a prompt once for both sides) against stock TRL.
+"""Tokens per second of a DPO run: our trainer (`train.trainers`: no padding, a prompt once for both sides) against stock TRL.
 
 Random texts, lengths as the mix says. Both train the same Qwen-like model on the same batches, with references computed before
 (what they cost is in `details`: stock TRL computes them for each run, we once for each trace), and must have equal losses. Timed

@@ -1,9 +1,8 @@
 rule evaluate_base:
     input:
-        manifest=paths.BASE,
-        suites=SUITES,
+        unpack(inputs(generation.evaluate_base)),
     output:
-        paths.EVAL_BASE,
+        predictions=paths.EVAL_BASE,
     log:
         "results/{study}/logs/evals/{model}/base.log",
     benchmark:
@@ -12,25 +11,25 @@ rule evaluate_base:
         "../envs/vllm.yaml"
     threads: MODEL_THREADS
     resources:
-        **sized(lambda w: grid.evaluated_model(STUDY, w), 4000, 120),
+        **sized(lambda w: w.get("model") or w.policy, 4000, 120),
     params:
-        spec=lambda w: specs.evaluation_spec(STUDY, grid.evaluated_model(STUDY, w)),
-        code=code_with(
-            "evaluate_model",
-            *backend_files(STUDY.backend),
-            *(file for suite in STUDY.suites.values() for file in task_files(suite)),
-        ),
+        **params(generation.evaluate_base, "evaluate_model"),
+    message:
+        "Answers of the untuned {wildcards.model} to all evaluation items"
     script:
         "../workflow/scripts/evaluate_model.py"
 
 
 use rule evaluate_base as evaluate_checkpoint with:
     input:
-        manifest=paths.CHECKPOINT,
-        suites=SUITES,
+        unpack(inputs(generation.evaluate_checkpoint)),
     output:
-        paths.EVAL,
+        predictions=paths.EVAL,
     log:
         "results/{study}/logs/evals/{policy}/{method}/{judge}/{chosen}_vs_{rejected}/{selection}/seed{seed}.log",
     benchmark:
         "results/{study}/benchmarks/evals/{policy}/{method}/{judge}/{chosen}_vs_{rejected}/{selection}/seed{seed}.tsv"
+    params:
+        **params(generation.evaluate_checkpoint, "evaluate_model"),
+    message:
+        "Answers to all evaluation items: {wildcards.method} on {wildcards.chosen} over {wildcards.rejected}, {wildcards.selection}, seed {wildcards.seed}"

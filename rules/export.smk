@@ -1,11 +1,8 @@
 rule export_cell:
     input:
-        pairs=lambda w: paths.PAIRS.format(**grid.checked_names(STUDY, w)),
-        checkpoint=paths.CHECKPOINT,
-        evals=paths.EVAL,
-        base_evals=paths.EVAL_BASE.replace("{model}", "{policy}"),
+        unpack(inputs(exports.export_cell)),
     output:
-        directory(paths.EXPORT),
+        folder=directory(paths.EXPORT),
     log:
         "results/{study}/logs/export/{policy}/{method}/{judge}/{chosen}_vs_{rejected}/{selection}/seed{seed}.log",
     benchmark:
@@ -17,7 +14,8 @@ rule export_cell:
         mem_mb=4000,
         runtime=240,
     params:
-        spec=lambda w: specs.export_spec(STUDY, dict(w.items())),
-        code=CODE["export_cell"],
+        **params(exports.export_cell),
+    message:
+        "Export of {wildcards.method} on {wildcards.chosen} over {wildcards.rejected}, {wildcards.selection}, seed {wildcards.seed}"
     script:
         "../workflow/scripts/export_cell.py"

@@ -1,6 +1,6 @@
 rule pretrain_model:
     output:
-        paths.BASE,
+        manifest=paths.BASE,
     log:
         "results/{study}/logs/models/{model}/base.log",
     benchmark:
@@ -14,15 +14,18 @@ rule pretrain_model:
         mem_mb=3000,
         runtime=60,
     params:
-        spec=lambda w: specs.pretrain_spec(grid.checked(STUDY, w), w.model),
-        code=CODE["pretrain_model"],
+        **params(checkpoints.pretrain_model),
+    message:
+        "Model {wildcards.model}, trained from scratch"
     script:
         "../workflow/scripts/pretrain_model.py"
 
 
 rule fetch_model:
+    input:
+        unpack(inputs(checkpoints.fetch_model)),
     output:
-        paths.BASE,
+        manifest=paths.BASE,
     log:
         "results/{study}/logs/models/{model}/base.log",
     benchmark:
@@ -36,7 +39,8 @@ rule fetch_model:
         mem_mb=8000,
         runtime=720,
     params:
-        spec=lambda w: specs.fetch_spec(grid.checked(STUDY, w), w.model),
-        code=CODE["fetch_model"],
+        **params(checkpoints.fetch_model),
+    message:
+        "Model {wildcards.model}, from its repository"
     script:
         "../workflow/scripts/fetch_model.py"

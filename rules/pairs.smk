@@ -1,8 +1,8 @@
 rule build_pairs:
     input:
-        unpack(lambda w: grid.pair_inputs(STUDY, w)),
+        unpack(inputs(pairs.build_pairs)),
     output:
-        paths.PAIRS,
+        pairs=paths.PAIRS,
     log:
         "results/{study}/logs/pairs/{judge}/{chosen}_vs_{rejected}/{selection}.log",
     benchmark:
@@ -14,17 +14,18 @@ rule build_pairs:
         mem_mb=2000,
         runtime=20,
     params:
-        spec=lambda w: specs.pairs_spec(STUDY, w.judge, w.selection),
-        code=CODE["build_pairs"],
+        **params(pairs.build_pairs),
+    message:
+        "Pairs {wildcards.selection} of {wildcards.chosen} over {wildcards.rejected}, rated by {wildcards.judge}"
     script:
         "../workflow/scripts/build_pairs.py"
 
 
 rule browse_pairs:
     input:
-        pairs=paths.PAIRS,
+        unpack(inputs(pairs.browse_pairs)),
     output:
-        report(
+        page=report(
             paths.BROWSE,
             caption="browse.rst",
             category="Pairs",
@@ -45,6 +46,8 @@ rule browse_pairs:
         mem_mb=2000,
         runtime=10,
     params:
-        code=CODE["browse_pairs"],
+        **params(pairs.browse_pairs),
+    message:
+        "Page of the pairs {wildcards.selection} of {wildcards.chosen} over {wildcards.rejected}"
     script:
         "../workflow/scripts/browse_pairs.py"

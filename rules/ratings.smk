@@ -1,12 +1,8 @@
 rule rate_traces:
     input:
-        traces=paths.TRACES,
-        manifest=lambda w: grid.base_files(
-            STUDY, grid.judge_model(grid.checked(STUDY, w), w.judge)
-        ),
-        labels=lambda w: grid.judge_labels(grid.checked(STUDY, w), w.judge),
+        unpack(inputs(rating.rate_traces)),
     output:
-        paths.RATINGS,
+        ratings=paths.RATINGS,
     log:
         "results/{study}/logs/ratings/{judge}/{generator}.log",
     benchmark:
@@ -15,11 +11,10 @@ rule rate_traces:
         "../envs/vllm.yaml"
     threads: MODEL_THREADS
     resources:
-        **sized(lambda w: grid.judge_model(STUDY, w.judge), 2000, 120),
+        **sized(lambda w: rating.judge_model(STUDY, w.judge), 2000, 120),
     params:
-        spec=lambda w: specs.ratings_spec(grid.checked(STUDY, w), w.judge),
-        code=lambda w: code_with(
-            "rate_traces", *endpoint_files(STUDY.judges[w.judge].endpoint)
-        ),
+        **params(rating.rate_traces),
+    message:
+        "Ratings of the traces of {wildcards.generator} by {wildcards.judge}"
     script:
         "../workflow/scripts/rate_traces.py"

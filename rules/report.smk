@@ -1,41 +1,8 @@
-REPORTED = [
-    paths.ANSWERS,
-    *(
-        paths.FIGURE.replace("{experiment}", name)
-        for name in [
-            *STUDY.experiments,
-            "capability",
-            "judge_audit",
-            "balance",
-            "whatif",
-        ]
-    ),
-    *(
-        paths.TABLE.replace("{experiment}", name)
-        for name in [*STUDY.experiments, *RESERVED]
-    ),
-    *(
-        file.replace(".parquet", ".html")
-        for name in PROFILES
-        for file in grid.pair_files(STUDY, name)
-    ),
-]
-
-
 rule render_answers:
     input:
-        claims=paths.TABLE.replace("{experiment}", "claims"),
-        figures=[
-            paths.FIGURE.replace("{experiment}", name)
-            for name in [
-                *STUDY.experiments,
-                "regressions",
-                "judge_audit",
-                "prediction",
-            ]
-        ],
+        unpack(inputs(reports.render_answers)),
     output:
-        report(
+        page=report(
             paths.ANSWERS,
             caption="answers.rst",
             category="Answers",
@@ -52,17 +19,25 @@ rule render_answers:
         mem_mb=2000,
         runtime=10,
     params:
-        spec=lambda w: specs.answers_spec(grid.checked(STUDY, w)),
-        code=CODE["render_answers"],
+        **params(reports.render_answers),
+    message:
+        "Page of all answers"
     script:
         "../workflow/scripts/render_answers.py"
 
 
 rule render_report:
     input:
-        REPORTED,
+        unpack(inputs(reports.render_report)),
+        texts=report_texts,
+        accepted=lambda w: [
+            file
+            for file in [paths.ACCEPTED.format(study=w.study)]
+            if Path(file).exists()
+        ],
     output:
-        paths.REPORT,
+        report=paths.REPORT,
+        provenance=paths.PROVENANCE,
     log:
         "results/{study}/logs/report.log",
     benchmark:
@@ -74,13 +49,8 @@ rule render_report:
         mem_mb=2000,
         runtime=20,
     params:
-        spec=lambda w, input: specs.canonical(
-            {
-                "config": config,
-                "targets": list(input),
-                "snakefile": str(workflow.main_snakefile),
-            }
-        ),
-        code=CODE["render_report"],
+        **params(reports.render_report, run=report_run),
+    message:
+        "Report"
     script:
         "../workflow/scripts/render_report.py"

@@ -1,33 +1,30 @@
 rule compute_reference:
     input:
-        traces=paths.TRACES,
-        manifest=paths.BASE.replace("{model}", "{policy}"),
+        unpack(inputs(training.compute_reference)),
     output:
-        paths.REFERENCE,
+        references=paths.REFERENCE,
     log:
-        "results/{study}/logs/reference/{policy}/{generator}.log",
+        "results/{study}/logs/reference/{policy}/{length}-{arithmetic}/{generator}.log",
     benchmark:
-        "results/{study}/benchmarks/reference/{policy}/{generator}.tsv"
+        "results/{study}/benchmarks/reference/{policy}/{length}-{arithmetic}/{generator}.tsv"
     conda:
         "../envs/prefdelta.yaml"
     threads: MODEL_THREADS
     resources:
         **sized(lambda w: w.policy, 3000, 60),
     params:
-        spec=lambda w: specs.reference_spec(grid.checked(STUDY, w), w.policy),
-        code=CODE["compute_reference"],
+        **params(training.compute_reference),
+    message:
+        "Reference log-probabilities of the traces of {wildcards.generator} under {wildcards.policy}"
     script:
         "../workflow/scripts/compute_reference.py"
 
 
 rule train_policy:
     input:
-        unpack(lambda w: grid.training_ratings(STUDY, w)),
-        unpack(lambda w: grid.training_references(STUDY, w)),
-        pairs=lambda w: paths.PAIRS.format(**grid.checked_names(STUDY, w)),
-        base=paths.BASE.replace("{model}", "{policy}"),
+        unpack(inputs(training.train_policy)),
     output:
-        paths.CHECKPOINT,
+        manifest=paths.CHECKPOINT,
     log:
         "results/{study}/logs/models/{policy}/{method}/{judge}/{chosen}_vs_{rejected}/{selection}/seed{seed}.log",
     benchmark:
@@ -36,11 +33,12 @@ rule train_policy:
         "../envs/prefdelta.yaml"
     threads: MODEL_THREADS
     resources:
-        mem_mb=lambda w: grid.training_size(STUDY, w.method)["mem_mb"],
-        runtime=lambda w: grid.training_size(STUDY, w.method)["runtime"],
-        gpu=lambda w: grid.training_size(STUDY, w.method)["gpu"],
+        mem_mb=lambda w: 96_000 * training_gpus(w) or 4000,
+        runtime=lambda w: 24 * 60 if training_gpus(w) else 240,
+        gpu=training_gpus,
     params:
-        spec=lambda w: specs.training_spec(STUDY, dict(w.items())),
-        code=CODE["train_policy"],
+        **params(training.train_policy),
+    message:
+        "{wildcards.policy}, {wildcards.method} on {wildcards.chosen} over {wildcards.rejected}, {wildcards.selection}, seed {wildcards.seed}"
     script:
         "../workflow/scripts/train_policy.py"

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from prefdelta.microworld.authors import write
-from prefdelta.microworld.problems import draw, final_answer, render
+from prefdelta.microworld.problems import final_answer, random_problem, render
 from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
 from prefdelta.tables.stages import Pairs, Traces
 
@@ -20,7 +20,7 @@ CONFIG = Path(__file__).parents[1] / "config" / "config.yaml"
 def traces(generator="g", n_prompts=3, samples=2, faults=None, correct=None):
     """`Traces` of an author on arithmetic problems, the same ones for every generator; ``correct`` (by row) overrides."""
     problem_rng, author_rng = random.Random(0), random.Random(generator)
-    problems = [draw("arithmetic", problem_rng.randint(2, 4), problem_rng) for _ in range(n_prompts)]
+    problems = [random_problem("arithmetic", problem_rng.randint(2, 4), problem_rng) for _ in range(n_prompts)]
     rows = []
     for number, problem in enumerate(problems):
         for sample in range(samples):
@@ -73,6 +73,40 @@ def pairs(n, seed=0, per_prompt=2, correct=None):
         row |= {f"delta_{name}": row[f"chosen_{name}"] - row[f"rejected_{name}"] for name in CRITERIA}
         rows.append(row)
     return pl.DataFrame(rows).select(list(Pairs.to_schema().columns))
+
+
+def result(arm, versus, estimate, decoding="sampled", p=0.001, **changes):
+    """A row of `Results`: of ``arm``, whose chosen generator has its name, against ``versus``."""
+    row = {
+        "experiment": "ladder",
+        "arm": arm,
+        "policy": "policy",
+        "method": "dpo",
+        "judge": "j",
+        "chosen": arm,
+        "rejected": "worst",
+        "selection": "full",
+        "suite": "ood",
+        "decoding": decoding,
+        "estimate": estimate,
+        "ci_low": estimate - 2,
+        "ci_high": estimate + 2,
+        "versus": versus,
+        "p_value": None if versus is None else p,
+        "p_holm": None if versus is None else min(1, 3 * p),
+        "p_mcnemar": 0.4 if decoding == "greedy" and versus else None,
+        "minimum_detectable": None if versus is None else 3.0,
+        "n_items": 100,
+        "n_seeds": 3,
+        "n_pairs": 10,
+        "n_tokens": 1000,
+        "n_steps": 5,
+        "n_chosen_truncated": 0,
+        "n_rejected_truncated": 0,
+        "generator_delta": 10.0,
+        "mean_delta": 1.0,
+    }
+    return row | changes
 
 
 def config(**experiment):

@@ -12,8 +12,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from prefdelta.run.processes import free_port
+from prefdelta.study.endpoints import UrlEndpoint
 
 KEY = "TEST_JUDGE_KEY"
+
+
+def url(address):
+    """The endpoint at ``address``, which ends in a port."""
+    return UrlEndpoint(kind="url", base_url=f"{address}/v1", api_key_env=KEY)
 
 
 @contextlib.contextmanager
@@ -42,7 +48,7 @@ def server(answer):
         return answer(len(bodies), bodies[-1])
 
     with serve([Route("/v1/chat/completions", complete, methods=["POST"])]) as address:
-        yield {"kind": "url", "base_url": f"{address}/v1", "api_key_env": KEY}, bodies
+        yield url(address), bodies
 
 
 def content(*contents, finish_reason="stop", tokens=7, **message):

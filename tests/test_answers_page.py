@@ -4,10 +4,9 @@ import base64
 
 import pytest
 
-from prefdelta.findings.claims import PREDICTION
-from prefdelta.report.answers_page import render_answers, shared_sentences
-from prefdelta.study import paths
-from prefdelta.tables.findings import Claims
+from prefdelta.answers.answers_page import render_answers, shared_sentences
+from prefdelta.answers.claims import PREDICTION, Claims
+from prefdelta.answers.settings import AnswersSettings
 from prefdelta.tables.io import rows_to_table, write_result_table
 
 
@@ -16,20 +15,19 @@ def claim(question, words, caveat, p=0.001):
     return {"question": question, "claim": words, "test": "t", "caveat": caveat, **tested}
 
 
-def test_page_has_every_question_with_claims_figures_and_caveats(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_page_has_every_question_with_claims_figures_and_caveats(tmp_path):
     rows = [
         claim("Bigger?", "a, against <b>: rises", "All small."),
         claim("Why?", "c, against d: falls", "None known.", p=0.2),
         claim("Bigger?", "e, against f: falls", "All small. Budgets differ: pairs +5 %."),
         {"question": PREDICTION, "claim": "held_out_pairs: R^2 0.50", "estimate": 0.5, "test": "none", "caveat": "Few arms."},
     ]
-    write_result_table(rows_to_table(rows, Claims), Claims, "claims.csv")
-    for name in ("ladder", "grid", "prediction"):
-        figure = tmp_path / paths.FIGURE.format(study="s", experiment=name)
-        figure.parent.mkdir(parents=True, exist_ok=True)
+    write_result_table(rows_to_table(rows, Claims), Claims, tmp_path / "claims.csv")
+    figures = {name: tmp_path / f"{name}.png" for name in ("ladder", "grid", "prediction")}
+    for name, figure in figures.items():
         figure.write_bytes(name.encode())
-    render_answers("claims.csv", "answers.html", study="s", suite="far", figures={"Bigger?": ["ladder", "grid"], "Why?": []})
+    settings = AnswersSettings(study="s", suite="far", figures={"Bigger?": ["ladder", "grid"], "Why?": []})
+    render_answers(tmp_path / "claims.csv", figures, tmp_path / "answers.html", settings=settings)
     page = (tmp_path / "answers.html").read_text()
     sections = page.split("<h2")[1:]
     assert [section.partition(">")[2].partition("<")[0] for section in sections] == ["Bigger?", "Why?", PREDICTION]

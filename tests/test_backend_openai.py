@@ -2,13 +2,18 @@
 
 import json
 import logging
+from pathlib import Path
 
+import build
 import pytest
-from loopback import KEY, completion, content, refusal, server
+from loopback import KEY, completion, content, refusal, server, url
 from starlette.responses import JSONResponse, Response
 
 from prefdelta.endpoint.client import request_seed
 from prefdelta.generate.completions import Completion, GenerateError, Request, complete
+from prefdelta.generate.settings import ApiSettings, GenerationRun
+from prefdelta.study.endpoints import VllmEndpoint
+from prefdelta.study.run import ModelRun, RequestsRun
 from prefdelta.study.sampling import Sampling
 
 
@@ -22,10 +27,18 @@ SAMPLING = Sampling(samples=2, temperature=0.7, top_p=0.9, max_new_tokens=50)
 REQUESTS = [Request(f"q{number}", f"{number}+1?", SAMPLING) for number in range(3)]
 
 
-def made(endpoint, requests=REQUESTS, seed=5, **changes):
-    settings = {"model": "m", "endpoint": endpoint, "batch": False, "concurrency": 4, "retries": 1, "timeout": 10}
-    settings |= {"system": None, "extra_body": {}, "think": ("<think>", "</think>")} | changes
-    return complete(requests, backend="openai", settings=settings, checkpoint=None, seed=seed, threads=1, log_file="log")
+def made(endpoint, requests=REQUESTS, seed=5, concurrency=4, room=None, checkpoint=None, **changes):
+    words = {"model": "m", "endpoint": endpoint, "system": None, "extra_body": {}, "think": ("<think>", "</think>")}
+    asking = RequestsRun(concurrency=concurrency, retries=1, timeout=10)
+    return complete(
+        requests,
+        settings=ApiSettings(**words | changes),
+        run=GenerationRun(batch_size=1, model=ModelRun(max_model_len=room), requests=asking),
+        checkpoint=checkpoint,
+        seed=seed,
+        threads=1,
+        log_file=Path("log"),
+    )
 
 
 def echo(n, body):
@@ -119,11 +132,19 @@ def test_an_endpoint_that_counts_no_tokens_is_an_error():
 def test_an_endpoint_that_refuses_is_an_error_that_names_model_and_address():
     with server(lambda n, body: refusal(404, "no such model")) as (endpoint, _), pytest.raises(GenerateError) as error:
         made(endpoint)
-    for word in ("m: ", endpoint["base_url"], "no such model"):
+    for word in ("m: ", endpoint.base_url, "no such model"):
         assert word in str(error.value)
 
 
 def test_a_missing_key_is_an_error_that_names_the_variable(monkeypatch):
     monkeypatch.delenv(KEY)
     with pytest.raises(GenerateError, match=rf"\${KEY}"):
-        made({"kind": "url", "base_url": "http://127.0.0.1:9/v1", "api_key_env": KEY})
+        made(url("http://127.0.0.1:9"))
+
+
+def test_a_request_that_a_server_of_vllm_would_refuse_for_its_run_settings_is_an_error_before_it_is_started(tmp_path):
+    build.reasoning_tokenizer().save_pretrained(tmp_path)
+    served = VllmEndpoint(kind="vllm", model="m")
+    needed = len(["<|begin|", "|system|", "|user|", "|assistant|>"]) + len("Think.0+1?") + SAMPLING.max_new_tokens
+    with pytest.raises(GenerateError, match=rf"3 of 3 .* max_model_len = {needed - 1} .* q0 with {needed}: raise run\.models"):
+        made(served, system="Think.", room=needed - 1, checkpoint=tmp_path)

@@ -1,16 +1,18 @@
 """The vLLM backend where vLLM is missing or fails at once; on real engines it is tested in tests/vllm."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from prefdelta.generate import backend_vllm
 from prefdelta.generate.completions import GenerateError, Request
+from prefdelta.generate.settings import CheckpointSettings, GenerationRun
 from prefdelta.microworld.pretrain import make_model, make_tokenizer
+from prefdelta.run import vllm
+from prefdelta.study.run import ModelRun, RequestsRun
 from prefdelta.study.sampling import Sampling
 
-SETTINGS = {"gpus": 1, "dtype": "float32", "max_model_len": None, "gpu_memory_utilization": 0.9, "engine": {}, "system": None}
-SETTINGS |= {"chat_template_kwargs": {}, "think": ("", ";")}
 REQUESTS = [Request("p", "3+4", Sampling(samples=1, temperature=0, max_new_tokens=9))]
 
 
@@ -27,7 +29,7 @@ def checkpoint(tmp_path_factory):
 def interpreter(tmp_path, monkeypatch):
     """Makes a script the interpreter of ``.venv-vllm``."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(backend_vllm.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(vllm.importlib.util, "find_spec", lambda name: None)
 
     def make(script):
         python = tmp_path / ".venv-vllm" / "bin" / "python"
@@ -39,19 +41,21 @@ def interpreter(tmp_path, monkeypatch):
     return make
 
 
-def run(checkpoint, log):
-    return backend_vllm.complete(REQUESTS, settings=SETTINGS, checkpoint=checkpoint, seed=0, threads=1, log_file=str(log))
+def run(checkpoint, log, **model):
+    settings = CheckpointSettings(backend="vllm")
+    how = GenerationRun(batch_size=1, model=ModelRun(**model), requests=RequestsRun())
+    return backend_vllm.complete(REQUESTS, settings=settings, run=how, checkpoint=checkpoint, seed=0, threads=1, log_file=log)
 
 
 def test_without_vllm_the_error_says_how_to_get_it(interpreter, monkeypatch, tmp_path):
-    monkeypatch.setattr(backend_vllm, "__file__", str(tmp_path / "a" / "b" / "c.py"))
-    with pytest.raises(GenerateError, match="make env-vllm"):
-        backend_vllm.vllm_python()
+    monkeypatch.setattr(vllm, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    with pytest.raises(vllm.VllmError, match="make env-vllm"):
+        vllm.vllm_python()
 
 
 def test_vllm_is_taken_from_the_environment_beside_the_workflow(interpreter):
     python = interpreter("true")
-    assert backend_vllm.vllm_python() == python
+    assert vllm.vllm_python() == python
 
 
 def test_a_folder_named_vllm_is_not_taken_for_the_package(tmp_path, monkeypatch):
@@ -61,8 +65,8 @@ def test_a_folder_named_vllm_is_not_taken_for_the_package(tmp_path, monkeypatch)
     python.touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [str(tmp_path)])
-    monkeypatch.delitem(backend_vllm.sys.modules, "vllm", raising=False)
-    assert backend_vllm.vllm_python() == python
+    monkeypatch.delitem(vllm.sys.modules, "vllm", raising=False)
+    assert vllm.vllm_python() == python
 
 
 @pytest.mark.parametrize(
@@ -88,9 +92,33 @@ def test_a_checkpoint_without_a_tokenizer_is_an_error_that_names_it(interpreter,
         run(tmp_path / "empty", tmp_path / "log")
 
 
+def test_a_context_that_could_cut_a_completion_is_an_error_before_the_engine_starts(interpreter, checkpoint, tmp_path):
+    interpreter("echo started; exit 3")
+    needed = len("<user>") // 6 + len("3+4") + len("<assistant>") // 11 + 9
+    with pytest.raises(GenerateError, match=rf"1 of 1 .* max_model_len = {needed - 1} .* p with {needed}: raise run\.models"):
+        run(checkpoint, tmp_path / "log", max_model_len=needed - 1)
+    for limit in (needed, None):
+        with pytest.raises(GenerateError, match="last line: started"):
+            run(checkpoint, tmp_path / "log", max_model_len=limit)
+
+
+def test_arguments_of_content_and_of_run_reach_the_engine(interpreter, checkpoint, tmp_path):
+    interpreter(f'cp "$3/requests.json" {tmp_path}; exit 3')
+    settings = CheckpointSettings(backend="vllm", engine={"quantization": "fp8"})
+    model = ModelRun(gpus=2, max_model_len=99, engine={"max_num_seqs": 4})
+    how = GenerationRun(batch_size=1, model=model, requests=RequestsRun())
+    with pytest.raises(GenerateError):
+        backend_vllm.complete(
+            REQUESTS, settings=settings, run=how, checkpoint=checkpoint, seed=3, threads=1, log_file=tmp_path / "log"
+        )
+    arguments = json.loads((tmp_path / "requests.json").read_text())["arguments"]
+    expected = {"seed": 3, "dtype": "float32", "max_model_len": 99, "tensor_parallel_size": 2, "gpu_memory_utilization": 0.9}
+    assert arguments.items() >= (expected | {"quantization": "fp8", "max_num_seqs": 4}).items()
+
+
 def test_the_environment_sends_no_usage_and_leaves_what_the_user_has_set(monkeypatch):
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "40")
-    variables = backend_vllm.environment(3)
+    variables = vllm.environment(3)
     assert (variables["VLLM_CPU_KVCACHE_SPACE"], variables["OMP_NUM_THREADS"]) == ("40", "3")
     assert variables["VLLM_NO_USAGE_STATS"] == variables["DO_NOT_TRACK"] == "1"
 

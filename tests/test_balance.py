@@ -7,14 +7,23 @@ import numpy as np
 import polars as pl
 import pytest
 
-from prefdelta.audit.balance import COVARIATES, Moments, mixture, standardised_difference, tabulate_balance
+from prefdelta.audit.balance import (
+    COVARIATES,
+    Balance,
+    Moments,
+    mixture,
+    plot_balance,
+    standardised_difference,
+    tabulate_balance,
+)
+from prefdelta.audit.settings import BalancedExperiment, BalanceSettings
 from prefdelta.findings.experiment import budget_difference
-from prefdelta.findings.figures import draw_balance
+from prefdelta.measure.settings import ComparedArm
 from prefdelta.pairs.build import build_pairs
-from prefdelta.study import paths
+from prefdelta.pairs.settings import PairsSettings
 from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.lattice import Cell, PairSet
 from prefdelta.study.selections import draw_for_seed
-from prefdelta.tables.findings import Balance
 from prefdelta.tables.io import read_result_csv, read_table, rows_to_table, write_table
 from prefdelta.tables.stages import Pairs, Ratings, Traces
 
@@ -22,26 +31,42 @@ K = 250
 SELECTIONS = [f"top{K}-overall", f"matched{K}-overall", f"random{K}", f"flipped-{K}", "full"]
 
 
-def cell(study, selection, seed=0, chosen="good", rejected="bad"):
-    words = {"policy": "p", "method": "dpo", "judge": "j", "chosen": chosen, "rejected": rejected, "seed": str(seed)}
-    return {"study": study, **words, "selection": draw_for_seed(selection, seed)}
+def pair_set(selection, seed=0, chosen="good"):
+    return PairSet("j", chosen, "bad", draw_for_seed(selection, seed))
 
 
-def arm(study, selection, versus=(), seeds=1, **sides):
-    return {"arm": selection, "versus": list(versus), "cells": [cell(study, selection, seed, **sides) for seed in range(seeds)]}
+def arm(selection, versus=(), seeds=1, chosen="good", name=None):
+    words = {"policy": "p", "method": "dpo", "judge": "j", "chosen": chosen, "rejected": "bad", "selection": selection}
+    sets = [pair_set(selection, seed, chosen) for seed in range(seeds)]
+    cells = [Cell("p", "dpo", **vars(pairs), seed=seed) for seed, pairs in enumerate(sets)]
+    return ComparedArm(**words, arm=name or selection, versus=list(versus), cells=cells)
 
 
-def balance(study, *arms):
-    tabulate_balance("balance.csv", study=study, experiments=[{"experiment": "e", "arms": list(arms)}])
-    return read_result_csv("balance.csv", Balance)
+def traces_file(folder, generator):
+    return folder / f"{generator}-traces.parquet"
+
+
+def pairs_file(folder, pairs):
+    return folder / f"{pairs.chosen}-{pairs.selection}.parquet"
+
+
+def balance(folder, *arms, table=None):
+    """The `Balance` of ``arms``, of which ``folder`` has the files."""
+    table = table or folder / "balance.csv"
+    cells = [cell for arm in arms for cell in arm.cells]
+    traces = {name: traces_file(folder, name) for cell in cells for name in (cell.chosen, cell.rejected)}
+    pairs = {cell.pairs: pairs_file(folder, cell.pairs) for cell in cells}
+    settings = BalanceSettings(experiments=[BalancedExperiment(experiment="e", arms=list(arms))])
+    tabulate_balance(traces, pairs, table, settings=settings)
+    return read_result_csv(table, Balance)
 
 
 def smds(table, **comparison):
     return dict(table.filter(**comparison).select("covariate", "smd").iter_rows())
 
 
-def write_traces(study, generator, frame):
-    write_table(frame, Traces, paths.TRACES.format(study=study, generator=generator))
+def write_traces(folder, generator, frame):
+    write_table(frame, Traces, traces_file(folder, generator))
 
 
 def traces_of(pairs, side, generator):
@@ -52,57 +77,48 @@ def traces_of(pairs, side, generator):
     return found.with_columns(sample=pl.lit(0, pl.Int64), **literals).select(list(Traces.to_schema().columns))
 
 
-def write_sets(study, all_pairs, **sets):
+def write_sets(folder, all_pairs, **sets):
     """Traces of ``all_pairs``, and ``sets`` of them as pair sets by selection."""
     for side, generator in (("chosen", "good"), ("rejected", "bad")):
-        write_traces(study, generator, traces_of(all_pairs, side, generator))
+        write_traces(folder, generator, traces_of(all_pairs, side, generator))
     for selection, pairs in sets.items():
-        write_table(pairs, Pairs, paths.PAIRS.format(**cell(study, selection)))
+        write_table(pairs, Pairs, pairs_file(folder, pair_set(selection)))
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A folder with the study `w`: 1,500 pairs, in which ratings go with correctness and length, and their `SELECTIONS`."""
+    """A folder with 1,500 pairs, in which ratings go with correctness and length, and their `SELECTIONS`."""
     folder = tmp_path_factory.mktemp("world")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        rng = np.random.default_rng(0)
-        hard = rng.random(500)
-        for generator, ability in (("good", 1.2), ("bad", 0.6)):
-            right = rng.random((500, 3)) < (ability * (1 - hard))[:, None]
-            long = np.round(20 * (1 + hard[:, None]) * rng.uniform(0.8, 1.6, (500, 3))).astype(int)
-            traces = build.traces(generator, n_prompts=500, samples=3, correct=right.ravel().tolist())
-            # Where the generator stops too early, no answer is found.
-            cut = pl.Series((rng.random(1500) < 0.1).tolist())
-            traces = traces.with_columns(
-                n_tokens=pl.Series(long.ravel()),
-                answer=pl.when(cut).then(None).otherwise(pl.lit("1")),
-                finish_reason=pl.when(cut).then(pl.lit("length")).otherwise(pl.lit("stop")),
-            )
-            write_traces("w", generator, traces)
-            quality = 2 + 1.5 * right.ravel() + 0.02 * (long.ravel() - 30) + rng.normal(0, 0.5, 1500)
-            levels = dict(zip(traces["trace_id"], np.clip(np.round(quality), 1, 5).astype(int).tolist(), strict=True))
-            noise = {key: {name: rng.integers(-1, 2) for name in DIMENSIONS} for key in levels}
+    rng = np.random.default_rng(0)
+    hard = rng.random(500)
+    files = []
+    for generator, ability in (("good", 1.2), ("bad", 0.6)):
+        right = rng.random((500, 3)) < (ability * (1 - hard))[:, None]
+        long = np.round(20 * (1 + hard[:, None]) * rng.uniform(0.8, 1.6, (500, 3))).astype(int)
+        traces = build.traces(generator, n_prompts=500, samples=3, correct=right.ravel().tolist())
+        # Where the generator stops too early, no answer is found.
+        cut = pl.Series((rng.random(1500) < 0.1).tolist())
+        traces = traces.with_columns(
+            n_tokens=pl.Series(long.ravel()),
+            answer=pl.when(cut).then(None).otherwise(pl.lit("1")),
+            finish_reason=pl.when(cut).then(pl.lit("length")).otherwise(pl.lit("stop")),
+        )
+        write_traces(folder, generator, traces)
+        quality = 2 + 1.5 * right.ravel() + 0.02 * (long.ravel() - 30) + rng.normal(0, 0.5, 1500)
+        levels = dict(zip(traces["trace_id"], np.clip(np.round(quality), 1, 5).astype(int).tolist(), strict=True))
+        noise = {key: {name: rng.integers(-1, 2) for name in DIMENSIONS} for key in levels}
 
-            def rate(trace, name, levels=levels, noise=noise):
-                return [int(np.clip(levels[trace] + noise[trace][name], 1, 5))]
+        def rate(trace, name, levels=levels, noise=noise):
+            return [int(np.clip(levels[trace] + noise[trace][name], 1, 5))]
 
-            write_table(build.ratings(traces, rate), Ratings, paths.RATINGS.format(study="w", judge="j", generator=generator))
-        files = [
-            pattern.format(study="w", judge="j", generator=generator)
-            for generator in ("good", "bad")
-            for pattern in (paths.TRACES, paths.RATINGS)
-        ]
-        for selection in SELECTIONS:
-            for seed in range(2):
-                words = cell("w", selection, seed)
-                build_pairs(*files, paths.PAIRS.format(**words), judge="j", selection=words["selection"], seed=0)
-        yield folder
-
-
-@pytest.fixture
-def in_world(world, monkeypatch):
-    monkeypatch.chdir(world)
+        files += [traces_file(folder, generator), folder / f"{generator}-ratings.parquet"]
+        write_table(build.ratings(traces, rate), Ratings, files[-1])
+    for selection in SELECTIONS:
+        for seed in range(2):
+            pairs = pair_set(selection, seed)
+            settings = PairsSettings(judge="j", selection=pairs.selection, seed=0)
+            build_pairs(*files, pairs_file(folder, pairs), settings=settings)
+    return folder
 
 
 def test_a_standardised_difference_by_hand():
@@ -132,7 +148,6 @@ def test_moments_of_parts_are_those_of_all_their_pairs():
 
 
 def test_every_covariate_of_a_few_pairs_by_hand(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("prefdelta.tables.io.BATCH", 3)  # so that four pairs are two batches, of different sizes
     right = [(True, False), (True, True), (False, False), (True, False)]
     pairs = build.pairs(4, per_prompt=2, correct=right).with_columns(
@@ -141,13 +156,13 @@ def test_every_covariate_of_a_few_pairs_by_hand(tmp_path, monkeypatch):
         chosen_factuality=pl.Series([4.0, 5.0, 2.0, 3.0]),
         delta_factuality=pl.Series([3.0, 3.0, 1.0, 2.0]),
     )
-    write_sets("hand", pairs, full=pairs, some=pairs.head(2))
+    write_sets(tmp_path, pairs, full=pairs, some=pairs.head(2))
     malformed = (
         pl.when(trace_id="c0").then(pl.lit("length")).otherwise("finish_reason").alias("finish_reason"),
         pl.when(trace_id="c3").then(None).otherwise("answer").alias("answer"),
     )
-    write_traces("hand", "good", traces_of(pairs, "chosen", "good").with_columns(malformed))
-    table = balance("hand", arm("hand", "some", ["full"]), arm("hand", "full"))
+    write_traces(tmp_path, "good", traces_of(pairs, "chosen", "good").with_columns(malformed))
+    table = balance(tmp_path, arm("some", ["full"]), arm("full"))
     assert table["covariate"].to_list() == list(COVARIATES)
     assert table.select("experiment", "arm", "versus", "n_pairs", "n_pairs_versus").unique().rows() == [
         ("e", "some", "full", 2, 4)
@@ -176,12 +191,11 @@ def test_every_covariate_of_a_few_pairs_by_hand(tmp_path, monkeypatch):
     assert rows["chosen_factuality"]["smd"] == pytest.approx(1 / math.sqrt((0.25 + 1.25) / 2))
 
 
-def test_a_planted_imbalance_is_found_and_nothing_else(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_planted_imbalance_is_found_and_nothing_else(tmp_path):
     control = build.pairs(400)
     planted = control.with_columns(chosen_tokens=pl.col("chosen_tokens") + 5, rejected_correct=pl.lit(True))
-    write_sets("planted", control, full=control, planted=planted)
-    table = balance("planted", arm("planted", "planted", ["full"]), arm("planted", "full"))
+    write_sets(tmp_path, control, full=control, planted=planted)
+    table = balance(tmp_path, arm("planted", ["full"]), arm("full"))
     found = smds(table)
     marked = table.filter("imbalanced")["covariate"].to_list()
     assert marked == ["log_length_ratio", "chosen_tokens", "rejected_correct"]
@@ -189,53 +203,48 @@ def test_a_planted_imbalance_is_found_and_nothing_else(tmp_path, monkeypatch):
     assert {smd for covariate, smd in found.items() if covariate not in marked} == {0}
 
 
-def test_where_nothing_varies_a_difference_has_no_size_but_is_marked(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_where_nothing_varies_a_difference_has_no_size_but_is_marked(tmp_path):
     pairs = build.pairs(40)
     wrong, right = (pairs.with_columns(chosen_correct=pl.lit(value)) for value in (False, True))
-    write_sets("constant", pairs, right=right, wrong=wrong)
-    table = balance("constant", arm("constant", "right", ["wrong"]), arm("constant", "wrong"))
+    write_sets(tmp_path, pairs, right=right, wrong=wrong)
+    table = balance(tmp_path, arm("right", ["wrong"]), arm("wrong"))
     (row,) = table.filter(covariate="chosen_correct").iter_rows(named=True)
     assert (row["mean"], row["mean_versus"], row["smd"], row["imbalanced"]) == (1, 0, None, True)
-    draw_balance("balance.csv", "balance.png")
+    plot_balance(tmp_path / "balance.csv", tmp_path / "balance.png")
     assert "**right** against wrong: chosen_correct (nothing varies)." in (tmp_path / "balance.rst").read_text()
 
 
-def test_a_random_split_is_balanced_and_one_by_difficulty_is_not(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_random_split_is_balanced_and_one_by_difficulty_is_not(tmp_path):
     pairs = build.pairs(8000)
     half = pairs.sample(fraction=0.5, seed=1)
     rest = pairs.join(half, on="pair_id", how="anti")
     right = pl.col("chosen_correct").cast(pl.Int64) + pl.col("rejected_correct")
     hard = pairs.filter(right.sum().over("prompt_id") < 2)
-    write_sets("split", pairs, half=half, rest=rest, hard=hard)
-    table = balance("split", arm("split", "half", ["rest"]), arm("split", "hard", ["rest"]), arm("split", "rest"))
+    write_sets(tmp_path, pairs, half=half, rest=rest, hard=hard)
+    table = balance(tmp_path, arm("half", ["rest"]), arm("hard", ["rest"]), arm("rest"))
     assert table.filter(arm="half")["smd"].abs().max() < 0.08
     assert not table.filter(arm="half")["imbalanced"].any()
     marked = table.filter("imbalanced", arm="hard")["covariate"].to_list()
     assert marked == ["prompt_difficulty", "chosen_correct", "rejected_correct"]
 
 
-def test_a_prompt_is_as_hard_in_both_arms_although_their_generators_differ(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_prompt_is_as_hard_in_both_arms_although_their_generators_differ(tmp_path):
     pairs = build.pairs(400)
-    write_sets("sides", pairs, full=pairs)
+    write_sets(tmp_path, pairs, full=pairs)
     better = pairs.with_columns(chosen_correct=pl.lit(True), chosen_trace_id=pl.format("b{}", "chosen_trace_id"))
-    write_traces("sides", "best", traces_of(better, "chosen", "best"))
-    write_table(better, Pairs, paths.PAIRS.format(**cell("sides", "full", chosen="best")))
-    best = {**arm("sides", "full", ["good"], chosen="best"), "arm": "best"}
-    table = balance("sides", best, {**arm("sides", "full"), "arm": "good"})
+    write_traces(tmp_path, "best", traces_of(better, "chosen", "best"))
+    write_table(better, Pairs, pairs_file(tmp_path, pair_set("full", chosen="best")))
+    table = balance(tmp_path, arm("full", ["good"], chosen="best", name="best"), arm("full", name="good"))
     (row,) = table.filter(covariate="prompt_difficulty").iter_rows(named=True)
     wrong = [not right for side in ("chosen", "rejected") for right in pairs[f"{side}_correct"]]
     assert row["mean"] == row["mean_versus"] == pytest.approx(sum(wrong) / 1200)
     assert table.filter("imbalanced")["covariate"].to_list() == ["chosen_correct"]
 
 
-@pytest.mark.usefixtures("in_world")
-def test_matched_pairs_are_more_like_the_selected_ones_than_random_pairs_are():
+def test_matched_pairs_are_more_like_the_selected_ones_than_random_pairs_are(world):
     top, matched, random = SELECTIONS[:3]
-    compared = arm("w", top, [matched, random], seeds=2), arm("w", matched, seeds=2), arm("w", random, seeds=2)
-    table = balance("w", *compared)
+    compared = arm(top, [matched, random], seeds=2), arm(matched, seeds=2), arm(random, seeds=2)
+    table = balance(world, *compared)
     alike = [f"{side}_{name}" for side in ("chosen", "rejected") for name in ("correct", "tokens")]
     against_matched, against_random = (smds(table, versus=versus) for versus in (matched, random))
     for covariate in [*alike, "log_length_ratio"]:
@@ -246,27 +255,23 @@ def test_matched_pairs_are_more_like_the_selected_ones_than_random_pairs_are():
     assert against_matched["delta_overall"] > 1
 
 
-@pytest.mark.usefixtures("in_world")
-def test_seeds_count_alike_although_their_pairs_differ():
+def test_seeds_count_alike_although_their_pairs_differ(world):
     random = SELECTIONS[2]
-    (row,) = (
-        balance("w", arm("w", random, ["full"], seeds=2), arm("w", "full")).filter(covariate="delta_overall").rows(named=True)
-    )
-    files = [paths.PAIRS.format(**cell("w", random, seed)) for seed in range(2)]
+    (row,) = balance(world, arm(random, ["full"], seeds=2), arm("full")).filter(covariate="delta_overall").rows(named=True)
+    files = [pairs_file(world, pair_set(random, seed)) for seed in range(2)]
     deltas = [read_table(file, Pairs)["delta_overall"] for file in files]
     assert deltas[0].to_list() != deltas[1].to_list()
     assert row["mean"] == pytest.approx((deltas[0].mean() + deltas[1].mean()) / 2)
     assert (row["n_pairs"], row["n_pairs_versus"]) == (K, 1500)
 
 
-@pytest.mark.usefixtures("in_world")
-def test_of_flipped_pairs_the_sides_are_exchanged():
+def test_of_flipped_pairs_the_sides_are_exchanged(world):
     flipped = SELECTIONS[3]
-    table = balance("w", arm("w", flipped, ["full"]), arm("w", "full"))
+    table = balance(world, arm(flipped, ["full"]), arm("full"))
     found = {row["covariate"]: row for row in table.iter_rows(named=True)}
-    pairs = read_table(paths.PAIRS.format(**cell("w", flipped)), Pairs)
+    pairs = read_table(pairs_file(world, pair_set(flipped)), Pairs)
     assert set(pairs["chosen_generator"]) == {"bad"}
-    traces = read_table(paths.TRACES.format(study="w", generator="bad"), Traces)
+    traces = read_table(traces_file(world, "bad"), Traces)
     ids = pairs["chosen_trace_id"].implode()
     well_formed = traces.filter(pl.col("trace_id").is_in(ids))["answer"].is_not_null().mean()
     assert well_formed < 1
@@ -278,11 +283,10 @@ def test_of_flipped_pairs_the_sides_are_exchanged():
     assert not found["prompt_difficulty"]["imbalanced"]
 
 
-@pytest.mark.usefixtures("in_world")
-def test_the_figure_says_what_is_imbalanced_besides_deltas(tmp_path):
+def test_the_figure_says_what_is_imbalanced_besides_deltas(world, tmp_path):
     top, _, random = SELECTIONS[:3]
-    table = balance("w", arm("w", top, [random]), arm("w", random, ["full"]), arm("w", "full"))
-    draw_balance("balance.csv", tmp_path / "balance.png")
+    table = balance(world, arm(top, [random]), arm(random, ["full"]), arm("full"), table=tmp_path / "balance.csv")
+    plot_balance(tmp_path / "balance.csv", tmp_path / "balance.png")
     assert all((tmp_path / f"balance.{suffix}").stat().st_size > 1000 for suffix in ("png", "svg", "pdf"))
     text = (tmp_path / "balance.rst").read_text()
     (line,) = [line for line in text.splitlines() if line.startswith(f"- e: **{top}** against {random}: ")]
@@ -292,10 +296,9 @@ def test_the_figure_says_what_is_imbalanced_besides_deltas(tmp_path):
     assert "delta_overall" in marked.to_list()
 
 
-def test_a_study_without_comparisons_has_an_empty_table_and_figure(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert balance("none", arm("none", "full")).equals(rows_to_table([], Balance))
-    draw_balance("balance.csv", "balance.png")
+def test_a_study_without_comparisons_has_an_empty_table_and_figure(tmp_path):
+    assert balance(tmp_path, arm("full")).equals(rows_to_table([], Balance))
+    plot_balance(tmp_path / "balance.csv", tmp_path / "balance.png")
     assert (tmp_path / "balance.png").exists()
 
 

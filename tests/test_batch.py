@@ -9,18 +9,22 @@ from pathlib import Path
 
 import build
 import pytest
-from loopback import KEY, content, entries, eventually, serve
+from loopback import KEY, content, entries, eventually, serve, url
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from prefdelta.endpoint import batch
-from prefdelta.endpoint.client import connected
-from prefdelta.endpoint.serving import EndpointError
+from prefdelta.endpoint.servers import connected
+from prefdelta.endpoint.serving import EndpointError, Served
 from prefdelta.endpoint.store import Store
 from prefdelta.generate.backend_openai import complete
 from prefdelta.generate.completions import Request
+from prefdelta.generate.settings import ApiSettings, GenerationRun
 from prefdelta.judge.ratings import rate_traces
+from prefdelta.judge.settings import RatingsRun, RatingsSettings
 from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.judges import Judge
+from prefdelta.study.run import ModelRun, RequestsRun
 from prefdelta.study.sampling import Sampling
 from prefdelta.tables.io import read_table, write_table
 from prefdelta.tables.stages import Ratings, Traces
@@ -111,7 +115,7 @@ class Provider:
             Route("/v1/batches/{name}", self.retrieve),
         ]
         with serve(routes) as address:
-            yield {"kind": "url", "base_url": f"{address}/v1", "api_key_env": KEY}
+            yield url(address)
 
 
 def body(number):
@@ -124,7 +128,7 @@ def echo(body):
 
 def asked(endpoint, n, body=body):
     found = {}
-    with connected(endpoint, model="m", checkpoint=None, threads=1, log_file="log") as connection:
+    with connected(endpoint, Served("m", None, "auto", ModelRun()), threads=1, log_file="log") as connection:
         batch.ask(connection, n, body, found.__setitem__, store=Store(connection.identity), retries=1, timeout=10)
     assert list(found) == list(range(n))
     return {number: [choice.content for choice in found[number]] for number in range(n)}
@@ -168,18 +172,18 @@ def test_a_batch_keeps_the_providers_limits(limit, monkeypatch):
 
 
 JOB = """
-import json, sys
+import sys
 sys.path.insert(0, sys.argv[1])
-import test_batch
-from prefdelta import batch
+import loopback, test_batch
+from prefdelta.endpoint import batch
 batch.POLL = 0.02
-test_batch.asked(json.loads(sys.argv[2]), int(sys.argv[3]))
+test_batch.asked(loopback.url(sys.argv[2]), int(sys.argv[3]))
 """
 
 
 def killed(provider, endpoint, n, store):
     """A job that asks ``n`` questions is killed while it waits for its batch, which ends thereafter."""
-    words = [sys.executable, "-c", JOB, str(Path(__file__).parent), json.dumps(endpoint), str(n)]
+    words = [sys.executable, "-c", JOB, str(Path(__file__).parent), endpoint.base_url.removesuffix("/v1"), str(n)]
     job = subprocess.Popen(words)
     eventually(lambda: waiting(store) == [".json", ".jsonl"], patience=30)
     job.kill()
@@ -300,24 +304,31 @@ def test_traces_are_judged_and_written_by_batches(tmp_path):
         return 200, content(*(["Well", text] if "n" in body else [text]))
 
     judge_provider, writer = Provider(answer), Provider(echo)
-    spec = {"judge": "j", "model": "m", "repeats": 2, "choices_per_request": 2, "temperature": 0.6, "max_tokens": 9, "seed": 0}
-    spec |= {"separate_dimensions": False, "reasoning_effort": "low", "concurrency": 1, "retries": 1, "timeout": 10, "threads": 1}
+    requests, model = RequestsRun(batch=True, concurrency=1, retries=1, timeout=10), ModelRun()
     with judge_provider.serving() as endpoint:
-        paths = [tmp_path / name for name in ("traces.parquet", "ratings.parquet", "log")]
-        rate_traces(*paths, checkpoint=None, endpoint=endpoint, batch=True, **spec)
+        judge = Judge(model="m", endpoint=endpoint, repeats=2, choices_per_request=2, max_tokens=9, reasoning_effort="low")
+        rate_traces(
+            tmp_path / "traces.parquet",
+            None,
+            None,
+            tmp_path / "ratings.parquet",
+            settings=RatingsSettings(judge="j", settings=judge),
+            run=RatingsRun(requests=requests, model=model),
+            threads=1,
+            log_file=tmp_path / "log",
+        )
     ratings = read_table(tmp_path / "ratings.parquet", Ratings)
     assert ratings["rating"].to_list() == [4] * 20
     assert [len(upload) for upload in judge_provider.uploads] == [2, 2]  # and once more what could not be read
-    settings = {"model": "m", "batch": True, "concurrency": 1, "retries": 1, "timeout": 10, "system": None, "extra_body": {}}
     with writer.serving() as endpoint:
-        settings |= {"endpoint": endpoint, "think": ("<think>", "</think>")}
         sampling = Sampling(samples=2, temperature=1, max_new_tokens=9)
         results = complete(
             [Request("q", "1+1?", sampling)],
-            settings=settings,
+            settings=ApiSettings(model="m", endpoint=endpoint, system=None, extra_body={}, think=("<think>", "</think>")),
+            run=GenerationRun(batch_size=1, model=model, requests=requests),
             checkpoint=None,
             seed=0,
             threads=1,
-            log_file=str(tmp_path / "log"),
+            log_file=tmp_path / "log",
         )
     assert [made.text for made in results[0]] == ["1+1?"] * 2

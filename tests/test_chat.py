@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from prefdelta.generate.chat import decode, encode, render, target
 from prefdelta.generate.completions import completion, from_parts
+from prefdelta.study.models import Chat
 
-PLAIN = {"system": None, "chat_template_kwargs": {}}
+PLAIN = Chat()
 THINK = ("<think>", "</think>")
 TRACE = "<think>\nfour and three\n</think>\n\nIt is 7."
 
@@ -16,10 +17,9 @@ TRACE = "<think>\nfour and three\n</think>\n\nIt is 7."
 def test_a_prompt_is_rendered_by_the_template_with_its_system_prompt_and_switches():
     tokenizer = build.reasoning_tokenizer()
     assert render(tokenizer, "4+3?", PLAIN) == "<|begin|><|user|>4+3?<|assistant|>"
-    assert render(tokenizer, "4+3?", {**PLAIN, "system": "Think."}) == "<|begin|><|system|>Think.<|user|>4+3?<|assistant|>"
+    assert render(tokenizer, "4+3?", Chat(system="Think.")) == "<|begin|><|system|>Think.<|user|>4+3?<|assistant|>"
     tokenizer.chat_template += "{% if quick %}<quick>{% endif %}"
-    chat = {"system": None, "chat_template_kwargs": {"quick": True}}
-    assert render(tokenizer, "4+3?", chat) == "<|begin|><|user|>4+3?<|assistant|><quick>"
+    assert render(tokenizer, "4+3?", Chat(chat_template_kwargs={"quick": True})) == "<|begin|><|user|>4+3?<|assistant|><quick>"
 
 
 def test_the_template_writes_the_special_tokens_and_no_one_adds_them_again():
@@ -137,16 +137,15 @@ def test_what_was_written_is_read_back(reasoning, response, finish_reason):
 @pytest.mark.parametrize("special", [(), THINK], ids=["text", "special tokens"])
 def test_tokens_are_read_with_their_marks_and_without_the_end(special):
     tokenizer = build.reasoning_tokenizer(special=special)
-    settings = {"think": THINK}
     tokens = tokenizer(TRACE + "<|end|>", add_special_tokens=False)["input_ids"]
-    made = decode(tokenizer, tokens, "stop", settings)
+    made = decode(tokenizer, tokens, "stop", THINK)
     assert (made.text, made.reasoning, made.response) == (TRACE, "four and three", "It is 7.")
     assert made.n_tokens == len(tokens)
-    cut = decode(tokenizer, tokens[:-1], "length", settings)
+    cut = decode(tokenizer, tokens[:-1], "length", THINK)
     assert (cut.text, cut.n_tokens) == (TRACE, len(tokens) - 1)
 
 
 def test_special_tokens_are_no_part_of_a_text_that_has_no_marks():
     tokenizer = build.reasoning_tokenizer()
     tokens = tokenizer("It is<|assistant|> 7.", add_special_tokens=False)["input_ids"]
-    assert decode(tokenizer, tokens, "length", {"think": ("", "")}).text == "It is 7."
+    assert decode(tokenizer, tokens, "length", ("", "")).text == "It is 7."

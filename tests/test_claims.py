@@ -1,11 +1,17 @@
 """Claims: are they worded from the corrected test, and do they say what speaks against them?"""
 
 import pytest
+from build import result
 
-from prefdelta.findings.answers import verdict
-from prefdelta.findings.claims import DELTA_LEARNING, DIMENSIONS, JUDGE, SELECTED, tabulate_claims
-from prefdelta.study import paths
-from prefdelta.tables.findings import Capability, Claims, DeltaCorrection, JudgeAudit, Prediction, Regressions, Results
+from prefdelta.answers.claims import DELTA_LEARNING, DIMENSIONS, JUDGE, SELECTED, Claims, tabulate_claims
+from prefdelta.answers.regressions import Regressions
+from prefdelta.answers.settings import ClaimsSettings
+from prefdelta.audit.delta_correction import DeltaCorrection
+from prefdelta.audit.judge_audit import JudgeAudit
+from prefdelta.findings.capability import Capability
+from prefdelta.findings.experiment import Results
+from prefdelta.forecast.prediction import Prediction
+from prefdelta.measure.verdict import verdict
 from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table
 
 
@@ -25,57 +31,21 @@ def test_a_verdict_is_worded_from_the_test(estimate, low, high, p, words):
     assert verdict(estimate, low, high, p) == words
 
 
-def result(arm, versus, estimate, decoding="sampled", p=0.001, **changes):
-    row = {
-        "experiment": "ladder",
-        "arm": arm,
-        "policy": "policy",
-        "method": "dpo",
-        "judge": "j",
-        "chosen": arm,
-        "rejected": "worst",
-        "selection": "full",
-        "suite": "ood",
-        "decoding": decoding,
-        "estimate": estimate,
-        "ci_low": estimate - 2,
-        "ci_high": estimate + 2,
-        "versus": versus,
-        "p_value": None if versus is None else p,
-        "p_holm": None if versus is None else min(1, 3 * p),
-        "p_mcnemar": 0.4 if decoding == "greedy" and versus else None,
-        "minimum_detectable": None if versus is None else 3.0,
-        "n_items": 100,
-        "n_seeds": 3,
-        "n_pairs": 10,
-        "n_tokens": 1000,
-        "n_steps": 5,
-        "n_chosen_truncated": 0,
-        "n_rejected_truncated": 0,
-        "generator_delta": 10.0,
-        "mean_delta": 1.0,
-    }
-    return row | changes
-
-
-def slope(model, kind, term, estimate, p):
+def slope(fit, kind, term, estimate, p):
     interval = {"estimate": estimate, "ci_low": estimate - 1, "ci_high": estimate + 1}
-    row = {"model": model, "kind": kind, "term": term, "suite": "ood", **interval, "p_value": p, "minimum_detectable": 1.5}
+    row = {"fit": fit, "kind": kind, "term": term, "suite": "ood", **interval, "p_value": p, "minimum_detectable": 1.5}
     return {**row, "vif": 1.0, "r2": 0.5, "n_arms": 9, "n_items": 100}
 
 
 @pytest.fixture
-def claims(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def write(rows, model, path):
-        write_result_table(rows_to_table(rows, model), model, path)
+def claims(tmp_path):
+    def write(rows, model, name):
+        write_result_table(rows_to_table(rows, model), model, tmp_path / f"{name}.csv")
+        return tmp_path / f"{name}.csv"
 
     def made(
         results, slopes=(), audit=(), corrections=(), accuracies=(("policy", 50.0), ("weak-model", 30.0), ("strong-model", 70.0))
     ):
-        write(results, Results, paths.TABLE.format(study="s", experiment="ladder"))
-        write(list(slopes), Regressions, "regressions.csv")
         shape = {
             "family": "f",
             "hidden_size": 1,
@@ -88,16 +58,23 @@ def claims(tmp_path, monkeypatch):
         capability = [
             {"model": model, **shape, "estimate": value, "ci_low": value, "ci_high": value} for model, value in accuracies
         ]
-        write(capability, Capability, "capability.csv")
-        write([], Prediction, "prediction.csv")
-        write(list(audit), JudgeAudit, "judge_audit.csv")
-        write(list(corrections), DeltaCorrection, "delta_correction.csv")
-        models = {"weak": "weak-model", "strong": "strong-model"}
-        experiments = [{"experiment": "ladder", "question": "Does it help?", "caveat": "Known limits."}]
-        tables = ("regressions", "capability", "prediction", "judge_audit", "delta_correction", "claims")
-        options = {"study": "s", "experiments": experiments, "suites": ["id", "ood"], "models": models, "reference": "exact"}
-        tabulate_claims(*(f"{name}.csv" for name in tables), **options)
-        return read_result_csv("claims.csv", Claims).rows(named=True)
+        settings = ClaimsSettings(
+            questions=[{"experiment": "ladder", "question": "Does it help?", "caveat": "Known limits."}],
+            suites=["id", "ood"],
+            models={"weak": "weak-model", "strong": "strong-model"},
+            reference_judge="exact",
+        )
+        tabulate_claims(
+            write(list(slopes), Regressions, "regressions"),
+            write(capability, Capability, "capability"),
+            write([], Prediction, "prediction"),
+            write(list(audit), JudgeAudit, "judge_audit"),
+            write(list(corrections), DeltaCorrection, "delta_correction"),
+            {"ladder": write(results, Results, "ladder")},
+            tmp_path / "claims.csv",
+            settings=settings,
+        )
+        return read_result_csv(tmp_path / "claims.csv", Claims).rows(named=True)
 
     return made
 
@@ -197,7 +174,7 @@ def test_what_the_judges_noise_adds_to_a_selected_delta_is_a_claim(claims):
     words = {"judge": "j", "chosen": "strong", "rejected": "weak", "criterion": "overall", "n_pairs": 9, "reliability": 0.5}
     corrections = [
         {**words, "selection": "top5-overall", "judged": 2.0, "corrected": 1.2, "ci_low": 1.0, "ci_high": 1.4}
-        | {"reference": 1.0, "reference_scaled": 1.1},
+        | {"reference_judge": 1.0, "reference_judge_scaled": 1.1},
         {**words, "selection": "full", "judged": 0.5, "corrected": 0.5000001, "ci_low": 0.4, "ci_high": 0.6},
         {**words, "selection": "top6-overall", "judged": 2.0},  # rated once
     ]

@@ -7,12 +7,17 @@ import threading
 import time
 
 import pytest
-from loopback import KEY, completion, content, entries, refusal, server
+from loopback import KEY, completion, content, entries, refusal, serve, server, url
 from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
 
-from prefdelta.endpoint.client import Connection, _Limit, adapted, ask, choices, connected
-from prefdelta.endpoint.serving import EndpointError
+from prefdelta.endpoint.answers import adapted, choices
+from prefdelta.endpoint.client import ask
+from prefdelta.endpoint.limit import Limit
+from prefdelta.endpoint.servers import Connection, connected
+from prefdelta.endpoint.serving import EndpointError, Served
 from prefdelta.endpoint.store import Store
+from prefdelta.study.run import ModelRun
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +34,7 @@ def asked(endpoint, n, body=body, **changes):
     """The answers to ``body(0)`` to ``body(n - 1)``, by number."""
     found = {}
     options = {"concurrency": 8, "retries": 3, "timeout": 10} | changes
-    with connected(endpoint, model="m", checkpoint=None, threads=1, log_file="log") as connection:
+    with connected(endpoint, Served("m", None, "auto", ModelRun()), threads=1, log_file="log") as connection:
         ask(connection, n, body, found.__setitem__, store=Store(connection.identity), **options)
     assert sorted(found) == list(range(n))
     return found
@@ -99,10 +104,30 @@ def test_what_is_no_completion_is_tried_again_and_never_stored(answer, tmp_path)
     assert len(entries(tmp_path / "store")) == 1
 
 
+def test_an_answer_is_stored_as_the_server_wrote_it(tmp_path):
+    answer = content("a", "b", reasoning_content="because", own={"deep": [1, None]}) | {"provider": "x"}
+    with server(lambda n, body: JSONResponse(answer)) as (endpoint, _):
+        assert asked(endpoint, 1)[0][1].reasoning == "because"
+    assert [entry["response"] for entry in entries(tmp_path / "store")] == [answer]
+
+
+def test_a_server_learns_nothing_of_the_machine():
+    seen = []
+
+    async def complete(request):
+        seen.append(dict(request.headers))
+        return completion("a", "b")
+
+    with serve([Route("/v1/chat/completions", complete, methods=["POST"])]) as address:
+        asked(url(address), 1)
+    assert seen[0]["authorization"] == "Bearer secret"
+    assert not {"x-stainless-os", "x-stainless-arch", "x-stainless-runtime-version"} & seen[0].keys()
+
+
 def test_a_refusal_is_never_stored(tmp_path):
     with server(lambda n, body: refusal(400)) as (endpoint, bodies):
         for _ in range(2):
-            with pytest.raises(EndpointError, match=f"{endpoint['base_url']} .*not now"):
+            with pytest.raises(EndpointError, match=f"{endpoint.base_url} .*not now"):
                 asked(endpoint, 1)
     assert len(bodies) == 2
     assert not list((tmp_path / "store").rglob("*.jsonl"))
@@ -158,7 +183,7 @@ def test_many_requests_go_out_where_the_server_takes_them():
             nonlocal under_way, most
             under_way += 1
             most = max(most, under_way)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
             under_way -= 1
             await super().__call__(scope, receive, send)
 
@@ -197,7 +222,7 @@ def test_the_servers_limit_is_found_and_kept_with_few_refusals(overloaded):
 
 def test_what_a_limit_hears_of_requests_from_before_it_fell_is_no_news():
     async def run():
-        limit = _Limit(100)
+        limit = Limit(100)
         places = [await limit.enter() for _ in range(8)]
         sent = time.monotonic()
         limit.overloaded(sent, places[-1])
@@ -218,7 +243,7 @@ def test_what_a_limit_hears_of_requests_from_before_it_fell_is_no_news():
 @pytest.mark.parametrize("exempt, n_seen", [("", 1), ("127.0.0.1", 0)])
 def test_the_environments_proxy_is_used_unless_the_address_is_exempt(exempt, n_seen, monkeypatch):
     with server(echo) as (endpoint, bodies), server(lambda n, body: refusal(400)) as (proxy, _):
-        monkeypatch.setenv("http_proxy", proxy["base_url"].removesuffix("/v1"))
+        monkeypatch.setenv("http_proxy", proxy.base_url.removesuffix("/v1"))
         monkeypatch.setenv("no_proxy", exempt)
         if exempt:
             asked(endpoint, 1)
@@ -328,6 +353,11 @@ def test_a_server_that_never_answers_is_an_error_that_says_for_how_long_it_was_w
         asked(endpoint, 1, retries=0, timeout=0.2)
 
 
+def test_a_server_that_is_not_there_is_no_timeout():
+    with pytest.raises(EndpointError, match=r"9/v1 failed after 1 retries: Cannot connect"):
+        asked(url("http://127.0.0.1:9"), 1, retries=1)
+
+
 def test_a_refusal_in_json_is_read_without_its_backslashes():
     with server(lambda n, body: refusal(400, 'Invalid "n"') if "n" in body else echo(n, body)) as (endpoint, bodies):
         assert len(asked(endpoint, 1)[0]) == 2
@@ -370,7 +400,7 @@ def test_an_error_of_the_caller_is_that_error():
         raise ZeroDivisionError
 
     with server(echo) as (endpoint, _), pytest.raises(ZeroDivisionError):
-        connection = Connection(endpoint["base_url"], "secret", {})
+        connection = Connection(endpoint.base_url, "secret", {})
         ask(connection, 5, body, fail, store=Store({}), concurrency=2, retries=0, timeout=5)
 
 

@@ -4,11 +4,19 @@ import numpy as np
 import polars as pl
 import pytest
 
-from prefdelta.audit.delta_correction import by_reference_judge, correct, error_variances, tabulate_delta_correction
+from prefdelta.audit.delta_correction import (
+    DeltaCorrection,
+    by_reference_judge,
+    correct,
+    error_variances,
+    tabulate_delta_correction,
+)
+from prefdelta.audit.settings import CorrectedPairs, DeltaCorrectionSettings
+from prefdelta.measure.settings import Bootstrap
 from prefdelta.pairs.build import build_pairs
-from prefdelta.study import paths
+from prefdelta.pairs.settings import PairsSettings
 from prefdelta.study.dimensions import DIMENSIONS
-from prefdelta.tables.findings import DeltaCorrection
+from prefdelta.study.lattice import PairSet
 from prefdelta.tables.io import read_result_csv, read_table, write_table
 from prefdelta.tables.stages import Pairs, Ratings, Traces
 
@@ -118,10 +126,10 @@ def test_error_variances_are_those_of_means():
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
+def study(tmp_path):
     """Traces, ratings by a judge of five repeats (``j``), by one of one (``once``) and by the truth (``exact``), and pairs."""
-    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(7)
+    traces, ratings, pairs = {}, {}, {}
     n = 1200
     expected = {}
     for generator, share in (("good", 0.8), ("bad", 0.6)):
@@ -135,9 +143,8 @@ def study(tmp_path, monkeypatch):
             "n_tokens": [5] * n,
             "finish_reason": "stop",
         }
-        write_table(
-            pl.DataFrame(columns).select(list(Traces.to_schema().columns)), Traces, f"results/s/traces/{generator}.parquet"
-        )
+        traces[generator] = tmp_path / f"{generator}.parquet"
+        write_table(pl.DataFrame(columns).select(list(Traces.to_schema().columns)), Traces, traces[generator])
         expected |= dict(zip(ids, rated(truth, rng, 200).mean(axis=1), strict=True))  # what the judge says in the long run
         for judge, levels in (
             ("j", rated(truth, rng, REPEATS)),
@@ -155,23 +162,24 @@ def study(tmp_path, monkeypatch):
                     "reason": pl.Series([None] * levels.size, dtype=pl.String),
                 }
             )
-            write_table(frame, Ratings, paths.RATINGS.format(study="s", judge=judge, generator=generator))
+            ratings[judge, generator] = tmp_path / f"{judge}-{generator}.parquet"
+            write_table(frame, Ratings, ratings[judge, generator])
 
-    def tabulate(judge, selections, reference="exact"):
-        rows = []
+    def tabulate(judge, selections, reference_judge="exact"):
+        groups = []
         for name, drawn in selections.items():
-            words = {"judge": judge, "chosen": "good", "rejected": "bad"}
-            for selection in drawn:
-                sides = [
-                    pattern.format(study="s", judge=judge, generator=generator)
-                    for generator in ("good", "bad")
-                    for pattern in (paths.TRACES, paths.RATINGS)
-                ]
-                output = paths.PAIRS.format(study="s", **words, selection=selection)
-                build_pairs(*sides, output, judge=judge, selection=selection, seed=0)
-            rows.append({**words, "selection": name, "cells": [{**words, "selection": selection} for selection in drawn]})
-        tabulate_delta_correction("c.csv", study="s", pairs=rows, reference=reference, n_resamples=300, seed=0)
-        return {row["selection"]: row for row in read_result_csv("c.csv", DeltaCorrection).iter_rows(named=True)}
+            sets = [PairSet(judge, "good", "bad", selection) for selection in drawn]
+            for named in sets:
+                sides = [file for side in ("good", "bad") for file in (traces[side], ratings[judge, side])]
+                pairs[named] = tmp_path / f"{judge}-{named.selection}.parquet"
+                build_pairs(*sides, pairs[named], settings=PairsSettings(judge=judge, selection=named.selection, seed=0))
+            groups.append(CorrectedPairs(judge=judge, chosen="good", rejected="bad", selection=name, pair_sets=sets))
+        settings = DeltaCorrectionSettings(
+            groups=groups, seed=0, reference_judge=reference_judge, bootstrap=Bootstrap(n_resamples=300, seed=0)
+        )
+        tabulate_delta_correction(traces, ratings, pairs, tmp_path / "c.csv", settings=settings)
+        found = {row["selection"]: row for row in read_result_csv(tmp_path / "c.csv", DeltaCorrection).iter_rows(named=True)}
+        return found, {named.selection: read_table(file, Pairs) for named, file in pairs.items()}
 
     return expected, tabulate
 
@@ -185,9 +193,9 @@ def test_with_rounding_and_the_ends_of_the_scale_it_is_still_closer(study):
         "min1-step_coherence",
         "top150-overall-within_correctness",
     ]
-    table = tabulate("j", {name: [name] for name in selections})
+    table, selected = tabulate("j", {name: [name] for name in selections})
     for name, row in table.items():
-        file = read_table(paths.PAIRS.format(study="s", judge="j", chosen="good", rejected="bad", selection=name), Pairs)
+        file = selected[name]
         dimension = DIMENSIONS.index(row["criterion"]) if row["criterion"] in DIMENSIONS else slice(None)
         chosen, rejected = (
             np.mean([expected[trace][dimension].mean() for trace in file[f"{side}_trace_id"]]) for side in ("chosen", "rejected")
@@ -198,36 +206,37 @@ def test_with_rounding_and_the_ends_of_the_scale_it_is_still_closer(study):
         assert row["n_pairs"] == len(file)
         assert 0 < row["reliability"] < 1
         # The reference's scale is wider: its ratings are not pulled in by the ends.
-        assert abs(row["reference_scaled"] - truth) < 0.1 * abs(truth)
+        assert abs(row["reference_judge_scaled"] - truth) < 0.1 * abs(truth)
 
 
 def test_random_and_flipped_pairs_of_several_cells_are_as_judged(study):
     _, tabulate = study
-    table = tabulate("j", {"random100": ["random100-draw0", "random100-draw1"], "flipped-100": ["flipped-100"], "full": ["full"]})
+    drawn = {"random100": ["random100-draw0", "random100-draw1"], "flipped-100": ["flipped-100"], "full": ["full"]}
+    table, _ = tabulate("j", drawn)
     assert table["random100"]["n_pairs"] == 200
     assert table["flipped-100"]["judged"] < 0 < table["random100"]["judged"]
-    assert table["flipped-100"]["reference"] < 0
+    assert table["flipped-100"]["reference_judge"] < 0
     for row in table.values():
         assert row["corrected"] == pytest.approx(row["judged"])
         assert row["ci_low"] < row["judged"] < row["ci_high"]
-    assert table["full"]["reference_scaled"] == pytest.approx(table["full"]["judged"])
+    assert table["full"]["reference_judge_scaled"] == pytest.approx(table["full"]["judged"])
 
 
 def test_a_judge_with_one_rating_and_no_reference_has_only_its_own_word(study):
     _, tabulate = study
-    row = tabulate("once", {"top100-overall": ["top100-overall"]}, reference=None)["top100-overall"]
+    table, _ = tabulate("once", {"top100-overall": ["top100-overall"]}, reference_judge=None)
+    row = table["top100-overall"]
     assert row["judged"] > 0
-    assert [row[name] for name in ("corrected", "ci_low", "ci_high", "reference", "reference_scaled", "reliability")] == [
-        None
-    ] * 6
+    unknown = ("corrected", "ci_low", "ci_high", "reference_judge", "reference_judge_scaled", "reliability")
+    assert [row[name] for name in unknown] == [None] * 6
 
 
 def test_the_scale_of_the_reference_is_found_through_the_judges_noise():
     rng = np.random.default_rng(8)
     reference = rng.normal(size=4000)
-    frame = pl.DataFrame({"pair_id": [str(i) for i in range(4000)], "reference": reference})
+    frame = pl.DataFrame({"pair_id": [str(i) for i in range(4000)], "reference_judge": reference})
     frame = frame.with_columns(delta=0.1 + 0.5 * reference + rng.normal(size=4000))
     ids = top(frame, 400)
     found = by_reference_judge(frame, ids)
-    assert found["reference"] == pytest.approx(true_mean(reference, ids))
-    assert found["reference_scaled"] == pytest.approx(0.1 + 0.5 * found["reference"], abs=0.05)
+    assert found["reference_judge"] == pytest.approx(true_mean(reference, ids))
+    assert found["reference_judge_scaled"] == pytest.approx(0.1 + 0.5 * found["reference_judge"], abs=0.05)

@@ -10,7 +10,7 @@ from prefdelta.run.devices import DeviceError, claim
 
 CLAIM = """
 import os, sys
-from prefdelta.devices import DeviceError, claim
+from prefdelta.run.devices import DeviceError, claim
 try:
     claim(int(sys.argv[1]))
     print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,25 +20,34 @@ from huggingface_hub import DatasetCard, ModelCard, constants
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefdelta.checkpoints.manifest import write_manifest
+from prefdelta.checkpoints.settings import PretrainSettings
 from prefdelta.export import export
+from prefdelta.export.settings import ExportSettings, Origin
+from prefdelta.measure.settings import Bootstrap
 from prefdelta.microworld.pretrain import pretrain_model
 from prefdelta.pairs.select import flip
 from prefdelta.study.dimensions import CRITERIA
+from prefdelta.study.lattice import Cell
 from prefdelta.tables.io import read_table, write_table
 from prefdelta.tables.stages import Pairs, Predictions
 
-CELL = {
-    "study": "s",
-    "policy": "p",
-    "method": "dpo",
-    "judge": "j",
-    "chosen": "c",
-    "rejected": "r",
-    "selection": "full",
-    "seed": "0",
-}
-HUB = {"source": "someone/a-model", "revision": "0" * 40, "license": "apache-2.0", "settings": {"think": ["<think>", "</think>"]}}
-MICROWORLD = {"source": None, "revision": None, "license": "not stated", "settings": {"noise": 0.5}}
+CELL = Cell(policy="p", method="dpo", judge="j", chosen="c", rejected="r", selection="full", seed=0)
+HUB = Origin(source="someone/a-model", revision="0" * 40, license="apache-2.0", settings={"think": ["<think>", "</think>"]})
+MICROWORLD = Origin(settings={"noise": 0.5})
+SETTINGS = ExportSettings(
+    study="s",
+    cell=CELL,
+    prompts={"arithmetic": MICROWORLD},
+    generators={"c": HUB, "r": MICROWORLD},
+    judge=MICROWORLD,
+    policy=HUB,
+    license="not stated",
+    language="en",
+    push=False,
+    namespace=None,
+    private=True,
+    bootstrap=Bootstrap(n_resamples=200, seed=0),
+)
 RECIPE = {"trainer": "dpo", "beta": 0.1, "learning_rate": 1e-3}
 TOKEN = "hf_secret"
 STOCK = """
@@ -78,13 +88,22 @@ def predictions(samples=2, **tasks):
 def inputs(tmp_path_factory):
     """A cell's files: 12 pairs, a small checkpoint with the manifest of a training, evaluations of it and of its base."""
     folder = tmp_path_factory.mktemp("export")
-    shape = {"family": "qwen3", "hidden_size": 16, "layers": 1, "heads": 2, "operations": [2, 3], "domains": ["arithmetic"]}
-    speed = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "seed": 0, "threads": 1}
+    shape = {"family": "qwen3", "hidden_size": 16, "layers": 1, "heads": 2, "operations": (2, 3), "domains": ["arithmetic"]}
+    speed = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "seed": 0}
     manifest = folder / "model" / "manifest.json"
-    pretrain_model(manifest, **shape, **speed, authors=[(1.0, {})], writes="traces")
+    settings = PretrainSettings(**shape, **speed, authors=[(1.0, {})], writes="traces")
+    pretrain_model(manifest, settings=settings, threads=1)
     manifest.unlink()
     (folder / "model" / "README.md").write_text("the card of a training")
-    training = {"cell": CELL, "recipe": RECIPE, "n_steps": 3, "n_pairs": 12, "mean_delta": 0.25, "losses": [0.6931, 0.6, 0.5]}
+    training = {
+        "cell": vars(CELL),
+        "recipe": RECIPE,
+        "run": {"micro_batch": 4},
+        "n_steps": 3,
+        "n_pairs": 12,
+        "mean_delta": 0.25,
+        "losses": [0.6931, 0.6, 0.5],
+    }
     training |= {"n_truncated": {"chosen": 1, "rejected": 2}}
     write_manifest(manifest, training)
     write_table(build.pairs(12), Pairs, folder / "pairs.parquet")
@@ -93,26 +112,12 @@ def inputs(tmp_path_factory):
     return folder
 
 
-def run(inputs, output, **changes):
-    settings = {
-        "cell": CELL,
-        "prompts": {"arithmetic": MICROWORLD},
-        "generators": {"c": HUB, "r": MICROWORLD},
-        "judge": MICROWORLD,
-        "policy": HUB,
-        "license": "not stated",
-        "language": "en",
-        "push": False,
-        "namespace": None,
-        "private": True,
-        "n_resamples": 200,
-        "seed": 0,
-    }
-    files = {name: inputs / f"{name}.parquet" for name in ("pairs", "evals")}
-    files |= {"base_evals": inputs / "base.parquet", "checkpoint": inputs / "model" / "manifest.json"}
-    given = {name: changes.pop(name, file) for name, file in files.items()}
-    export.export_cell(**given, output=output, **settings | changes)
-    return output
+def run(inputs, folder, files=(), **changes):
+    """Exports to ``folder`` with other ``files`` and settings where they are given."""
+    given = {name: inputs / f"{name}.parquet" for name in ("pairs", "evals")}
+    given |= {"base_evals": inputs / "base.parquet", "checkpoint": inputs / "model" / "manifest.json", **dict(files)}
+    export.export_cell(**given, folder=folder, settings=SETTINGS.model_copy(update=changes))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -214,8 +219,8 @@ def test_lineage_hashes_its_inputs(inputs, exported):
 
 def test_flipped_pairs_name_the_sides_as_they_are(inputs, tmp_path):
     write_table(flip(build.pairs(12)), Pairs, tmp_path / "flipped.parquet")
-    cell = CELL | {"selection": "flipped-12"}
-    card = (run(inputs, tmp_path / "seed0", pairs=tmp_path / "flipped.parquet", cell=cell) / "dataset" / "README.md").read_text()
+    cell, files = replace(CELL, selection="flipped-12"), {"pairs": tmp_path / "flipped.parquet"}
+    card = (run(inputs, tmp_path / "seed0", files, cell=cell) / "dataset" / "README.md").read_text()
     assert "the chosen one is by `r`, the rejected one by `c`" in card
 
 
@@ -223,6 +228,7 @@ def test_model_card_gives_accuracies_with_counts(exported):
     card = ModelCard.load(exported / "model" / "README.md")
     assert card.data.base_model == "someone/a-model"
     assert card.data.to_dict().get("datasets") is None
+    assert all(f'"{name}"' in card.text for name in ("learning_rate", "micro_batch"))
     rows = [line for line in card.text.splitlines() if line.startswith("| out_of_domain |")]
     assert [row.split(" | ")[1:8] for row in rows] == [
         ["all", "sampled", "15", "30", "40.0", "80.0", "+40.0"],
@@ -234,12 +240,12 @@ def test_model_card_gives_accuracies_with_counts(exported):
 def test_evaluations_of_other_items_are_refused(inputs, tmp_path):
     write_table(predictions(program=(9, 4), story=(5, 2)), Predictions, tmp_path / "base.parquet")
     with pytest.raises(export.ExportError, match=r"evals\.parquet and .*base\.parquet hold different items"):
-        run(inputs, tmp_path / "seed0", base_evals=tmp_path / "base.parquet")
+        run(inputs, tmp_path / "seed0", {"base_evals": tmp_path / "base.parquet"})
     assert [path.name for path in tmp_path.iterdir()] == ["base.parquet"]
 
 
 def test_a_local_policy_is_not_named_as_a_repository(inputs, tmp_path):
-    policy = HUB | {"source": str(inputs / "model")}
+    policy = HUB.model_copy(update={"source": str(inputs / "model")})
     card = ModelCard.load(run(inputs, tmp_path / "seed0", policy=policy) / "model" / "README.md")
     assert card.data.base_model is None
 
@@ -343,7 +349,7 @@ def test_push_again_removes_what_is_no_longer_there(inputs, tmp_path, hub, monke
         patched.setattr(export, "SHARD_BYTES", build.pairs(12).estimated_size() // 3)
         run(inputs, tmp_path / "seed0", push=True, namespace="lab")
     assert sum(path.endswith(".parquet") for path in hub[name]["files"]) > 1
-    run(inputs, tmp_path / "seed1", cell=CELL | {"seed": "1"}, push=True, namespace="lab")
+    run(inputs, tmp_path / "seed1", cell=replace(CELL, seed=1), push=True, namespace="lab")
     assert [path for path in hub[name]["files"] if path.endswith(".parquet")] == ["data/train-00000-of-00001.parquet"]
 
 
@@ -362,8 +368,8 @@ def test_failed_push_keeps_the_folder_and_says_how_to_go_on(inputs, tmp_path, hu
 
 
 def test_long_names_are_cut_and_stay_different():
-    long = CELL | {"chosen": "c" * 60, "rejected": "r" * 60}
-    one, other = (export.repositories(long | {"seed": seed}, "lab") for seed in "01")
+    cells = [replace(CELL, chosen="c" * 60, rejected="r" * 60, seed=seed) for seed in (0, 1)]
+    one, other = (export.repositories(SETTINGS.model_copy(update={"cell": cell, "namespace": "lab"})) for cell in cells)
     assert one["dataset"] == other["dataset"]
     assert one["model"] != other["model"]
     assert {len(name.partition("/")[2]) for name in one.values()} == {96}

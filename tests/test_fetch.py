@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefdelta.checkpoints.fetch import FetchError, fetch_model
 from prefdelta.checkpoints.manifest import ManifestError, checked_folder, read_manifest
+from prefdelta.checkpoints.settings import FetchSettings
 from prefdelta.microworld.pretrain import make_model
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
@@ -35,7 +36,8 @@ def repo(tmp_path):
 
 
 def fetch(repo, output, revision=None):
-    fetch_model(output / "manifest.json", repo=str(repo), revision=revision, family="qwen3")
+    settings = FetchSettings(repo=str(repo), revision=revision, family="qwen3")
+    fetch_model([], output / "manifest.json", settings=settings)
     return output / "manifest.json"
 
 
@@ -129,9 +131,12 @@ class Hub(BaseHTTPRequestHandler):
 
 FETCH = """
 import sys
-from prefdelta.fetch import FetchError, fetch_model
+from pathlib import Path
+from prefdelta.checkpoints.fetch import FetchError, fetch_model
+from prefdelta.checkpoints.settings import FetchSettings
+settings = FetchSettings(repo=sys.argv[2], revision=sys.argv[3] or None, family="qwen3")
 try:
-    fetch_model(sys.argv[1], repo=sys.argv[2], revision=sys.argv[3] or None, family="qwen3")
+    fetch_model([], Path(sys.argv[1]), settings=settings)
 except FetchError as error:
     print(error)
 """
@@ -140,7 +145,8 @@ except FetchError as error:
 def in_a_process(folder, repo, revision="", **env):
     """What a process says that fetches ``repo`` to ``folder``/base: the hub's address is read when its library is imported."""
     words = [sys.executable, "-c", FETCH, str(folder / "base" / "manifest.json"), repo, revision]
-    env = {"PATH": os.environ["PATH"], "HF_HOME": str(folder / "home"), "no_proxy": "127.0.0.1", "HF_HUB_DISABLE_XET": "1"} | env
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    env = kept | {"HF_HOME": str(folder / "home"), "no_proxy": "127.0.0.1", "HF_HUB_DISABLE_XET": "1"} | env
     run = subprocess.run(words, env=env, capture_output=True, text=True, timeout=100)
     assert run.returncode == 0, run.stderr
     return run.stdout

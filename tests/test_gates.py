@@ -6,24 +6,19 @@ import pytest
 
 from prefdelta.checkpoints.manifest import write_manifest
 from prefdelta.microworld.pretrain import make_tokenizer
+from prefdelta.study.lattice import SIDES, Cell
+from prefdelta.study.models import Chat
 from prefdelta.study.recipe import Gates, Recipe
+from prefdelta.study.run import TrainingRun
 from prefdelta.tables.io import write_table
 from prefdelta.tables.stages import Pairs, Ratings, References
 from prefdelta.train.gates import GateError, check_gates
 from prefdelta.train.policy import train_policy
+from prefdelta.train.settings import PolicyRun, PolicySettings
 
-CELL = {"judge": "j", "method": "dpo", "policy": "p", "chosen": "good", "rejected": "bad", "selection": "full", "seed": "0"}
-RECIPE = {
-    "trainer": "dpo",
-    "beta": 1.0,
-    "learning_rate": 1e-4,
-    "batch_size": 4,
-    "steps": 1,
-    "checkpoint_steps": 1,
-    "max_length": 50,
-}
+CELL = Cell(policy="p", method="dpo", judge="j", chosen="good", rejected="bad", selection="full", seed=0)
+RECIPE = {"trainer": "dpo", "beta": 1.0, "learning_rate": 1e-4, "batch_size": 4, "steps": 1, "max_length": 50}
 GATES = Gates(judge_coverage=0.9, identical_pairs=0.5, truncated=0.2)
-CHAT = {"system": None, "chat_template_kwargs": {}}
 SFT = {"trainer": "sft", "beta": None}
 
 
@@ -37,14 +32,14 @@ def files(folder, missing=0, identical=0, long=None):
     write_manifest(folder / "base" / "manifest.json", {})
     pairs = build.pairs(10).with_columns(prompt=pl.lit("1+2"), chosen_generator=pl.lit("good"), rejected_generator=pl.lit("bad"))
     ratings, references = {}, {}
-    for side in ("chosen", "rejected"):
+    for side in SIDES:
         ids, n_long = pairs[f"{side}_trace_id"], (long or {}).get(side, 0)
         texts = [("1" if side == "chosen" else "2") * (55 if row < n_long else 20 + row) for row in range(10)]
         pairs = pairs.with_columns(pl.Series(side, texts))
         gaps = iter([None] * (missing if side == "rejected" else 0))
         rated = build.ratings(pl.DataFrame({"trace_id": ids}), lambda *_, gaps=gaps: [next(gaps, 3) for _ in range(5)])
         lengths = {"n_prompt_tokens": [5] * 10, "n_tokens": [56 if row < n_long else 25 for row in range(10)]}
-        reference = pl.DataFrame({"trace_id": ids, "max_length": [50] * 10, "logp": [-1.0] * 10, **lengths})
+        reference = pl.DataFrame({"trace_id": ids, "logp": [-1.0] * 10, **lengths})
         for kind, model, table in (("ratings", Ratings, rated), ("reference", References, reference)):
             write_table(table, model, folder / f"{side}.{kind}.parquet")
         ratings[side], references[side] = (folder / f"{side}.{kind}.parquet" for kind in ("ratings", "reference"))
@@ -53,14 +48,19 @@ def files(folder, missing=0, identical=0, long=None):
     return folder / "pairs.parquet", ratings, references
 
 
+def settings(**changes):
+    recipe = Recipe.model_validate(RECIPE | changes)
+    return PolicySettings(study="s", recipe=recipe, n_steps=1, unit=1, cell=CELL, chat=Chat(), seed=0)
+
+
 def train(folder, changes=None, **broken):
-    recipe = RECIPE | (changes or {})
+    asked = settings(**changes or {})
     pairs, ratings, references = files(folder, **broken)
-    stored = {} if recipe["trainer"] == "sft" else references
+    stored = references if asked.recipe.has_reference else {}
     base, output = folder / "base" / "manifest.json", folder / "out" / "manifest.json"
-    words = {"recipe": recipe, "n_steps": 1, "cell": CELL, "chat": CHAT, "gates": GATES, "seed": 0, "threads": 1}
+    words = {"run": PolicyRun(training=TrainingRun(), gates=GATES), "threads": 1, "log_file": folder / "log"}
     try:
-        train_policy(pairs, base, ratings, stored, output, folder / "log", **words)
+        train_policy(pairs, base, ratings, stored, output, settings=asked, **words)
     finally:
         assert not output.parent.exists()
 
@@ -68,9 +68,9 @@ def train(folder, changes=None, **broken):
 def passes(folder, changes=None, **inputs):
     """Whether no gate stops what `train` would train."""
     pairs, ratings, references = files(folder, **inputs)
-    recipe = Recipe.model_validate(RECIPE | (changes or {}))
-    stored = references if recipe.has_reference else {}
-    check_gates(pairs, ratings, stored, folder / "base", recipe=recipe, cell=CELL, chat=CHAT, gates=GATES)
+    asked = settings(**changes or {})
+    stored = references if asked.recipe.has_reference else {}
+    check_gates(pairs, ratings, stored, folder / "base", asked, GATES)
     return True
 
 
@@ -115,4 +115,4 @@ def test_a_flipped_pair_is_cut_where_its_trace_is_long(tmp_path):
     pairs, ratings, references = files(tmp_path, long={"rejected": 3})
     other = {"chosen": references["rejected"], "rejected": references["chosen"]}
     with pytest.raises(GateError, match="of the rejected traces, by generator bad"):
-        check_gates(pairs, ratings, other, "", recipe=Recipe.model_validate(RECIPE), cell=CELL, chat=CHAT, gates=GATES)
+        check_gates(pairs, ratings, other, tmp_path / "base", settings(), GATES)

@@ -1,6 +1,7 @@
-"""Sampling from a checkpoint, and reference log-probabilities, with a small random model."""
+"""Sampling from a checkpoint, with a small random model."""
 
 import random
+from pathlib import Path
 
 import build
 import polars as pl
@@ -8,21 +9,21 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, MistralConfig
 
-from prefdelta.checkpoints.manifest import ManifestError, write_manifest
+from prefdelta.checkpoints.manifest import write_manifest
 from prefdelta.evaluate.predictions import evaluate_model
 from prefdelta.generate.completions import Request, complete
+from prefdelta.generate.settings import CheckpointSettings, DatasetSettings, GenerationRun, PredictionsSettings, TracesSettings
 from prefdelta.generate.traces import TracesError, sample_traces
 from prefdelta.microworld.pretrain import make_model, make_tokenizer
-from prefdelta.microworld.problems import draw, render
-from prefdelta.plan.specs import MICROWORLD_SETTINGS
+from prefdelta.microworld.problems import random_problem, render
+from prefdelta.study.run import ModelRun, RequestsRun
 from prefdelta.study.sampling import Sampling
 from prefdelta.tables.io import read_table, write_table
-from prefdelta.tables.stages import Predictions, Prompts, References, Traces
-from prefdelta.train.reference import compute_reference
+from prefdelta.tables.stages import Predictions, Prompts, Traces
 
 RNG = random.Random(0)
-PROMPTS = [render(draw(RNG.choice(["arithmetic", "story"]), RNG.randint(1, 4), RNG), RNG) for _ in range(9)]
-MANY = [render(draw(RNG.choice(["arithmetic", "story"]), RNG.randint(1, 8), RNG), RNG) for _ in range(24)]
+PROMPTS = [render(random_problem(RNG.choice(["arithmetic", "story"]), RNG.randint(1, 4), RNG), RNG) for _ in range(9)]
+MANY = [render(random_problem(RNG.choice(["arithmetic", "story"]), RNG.randint(1, 8), RNG), RNG) for _ in range(24)]
 LIMIT = 30
 
 
@@ -47,8 +48,12 @@ def sample(checkpoint, prompts=PROMPTS, n=3, temperature=1.0, batch_size=8, seed
 
 
 def ask(checkpoint, requests, batch_size=8, seed=0, **settings):
-    job = {"checkpoint": checkpoint, "seed": seed, "threads": 1, "log_file": "log"}
-    return complete(requests, backend="transformers", settings=MICROWORLD_SETTINGS | {"batch_size": batch_size} | settings, **job)
+    job = {"run": how(batch_size), "checkpoint": checkpoint, "seed": seed, "threads": 1, "log_file": Path("log")}
+    return complete(requests, settings=CheckpointSettings(backend="transformers", **settings), **job)
+
+
+def how(batch_size=8):
+    return GenerationRun(batch_size=batch_size, model=ModelRun(gpus=0), requests=RequestsRun())
 
 
 def test_the_same_seed_gives_the_same_samples_and_another_seed_others(checkpoint):
@@ -61,6 +66,15 @@ def test_every_prompt_has_its_samples_and_they_differ(checkpoint):
     samples = sample(checkpoint)
     assert [len(several) for several in samples] == [3] * len(PROMPTS)
     assert all(len(set(several)) > 1 for several in samples)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_samples_do_not_depend_on_how_many_are_made_at_a_time_nor_on_what_else_is_asked(checkpoint, batch_size):
+    together = sample(checkpoint)
+    assert sample(checkpoint, batch_size=batch_size) == together
+    # Of more prompts, in another order, and with more samples of each, the same ones are the same.
+    more = ask(checkpoint, [Request(str(n), PROMPTS[n], sampling(5)) for n in reversed(range(len(PROMPTS)))])
+    assert [several[:3] for several in reversed(more)] == together
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
@@ -143,81 +157,12 @@ def test_a_lower_limit_cuts_the_same_greedy_text_short(checkpoint):
     assert (cut.n_tokens, cut.finish_reason) == (4, "length")
 
 
-@pytest.fixture(scope="module")
-def traces():
-    made = build.traces(n_prompts=7, samples=2, faults={"signal_to_noise": 0.5})
-    return made.with_columns(text=pl.when(pl.int_range(len(made)) == 3).then(pl.lit("#")).otherwise("text"))
-
-
-REFERENCE = {"dtype": "float32", "max_lengths": [1024], "chat": {"system": None, "chat_template_kwargs": {}}, "threads": 1}
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
-def test_references_are_the_summed_log_probabilities_of_the_completions(checkpoint, traces, tmp_path, batch_size):
-    write_table(traces, Traces, tmp_path / "traces.parquet")
-    arguments = (tmp_path / "traces.parquet", checkpoint / "manifest.json", tmp_path / "reference.parquet")
-    compute_reference(*arguments, batch_size=batch_size, **REFERENCE)
-    found = read_table(tmp_path / "reference.parquet", References)
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(checkpoint).eval(), make_tokenizer()
-    assert found["trace_id"].equals(traces["trace_id"])
-    for row, (prompt, text) in zip(found.iter_rows(named=True), traces.select("prompt", "text").iter_rows(), strict=True):
-        start, ids = (tokenizer(t)["input_ids"] for t in (f"<user>{prompt}<assistant>", f"<user>{prompt}<assistant>{text}<end>"))
-        with torch.inference_mode():
-            logps = torch.log_softmax(model(torch.tensor([ids])).logits[0], -1)
-        plain = sum(float(logps[position - 1, ids[position]]) for position in range(len(start), len(ids)))
-        assert row["logp"] == pytest.approx(plain, abs=1e-4)
-        assert (row["n_prompt_tokens"], row["n_tokens"]) == (len(start), len(ids) - len(start))
-
-
-def test_references_of_a_checkpoint_that_was_changed_are_refused(checkpoint, traces, tmp_path):
-    write_table(traces, Traces, tmp_path / "traces.parquet")
-    write_manifest(tmp_path / "manifest.json", {})
-    write_table(traces.head(2), Traces, tmp_path / "traces.parquet")
-    with pytest.raises(ManifestError, match=r"traces.parquet has changed"):
-        compute_reference(
-            tmp_path / "traces.parquet", tmp_path / "manifest.json", tmp_path / "out.parquet", batch_size=4, **REFERENCE
-        )
-
-
-def test_references_in_mixed_precision_are_near_those_in_full(checkpoint, traces, tmp_path):
-    write_table(traces, Traces, tmp_path / "traces.parquet")
-    found = {}
-    for bf16 in (False, True):
-        arguments = (tmp_path / "traces.parquet", checkpoint / "manifest.json", tmp_path / f"{bf16}.parquet")
-        compute_reference(*arguments, batch_size=4, **REFERENCE, bf16=bf16)
-        found[bf16] = read_table(tmp_path / f"{bf16}.parquet", References)["logp"]
-    assert not found[True].equals(found[False])
-    assert found[True].to_list() == pytest.approx(found[False].to_list(), rel=0.02)
-
-
-def test_references_at_a_lower_limit_are_those_of_the_beginning(checkpoint, traces, tmp_path):
-    write_table(traces, Traces, tmp_path / "traces.parquet")
-    arguments = (tmp_path / "traces.parquet", checkpoint / "manifest.json", tmp_path / "reference.parquet")
-    compute_reference(*arguments, batch_size=4, **REFERENCE | {"max_lengths": [30, 40, 1024]})
-    found = read_table(tmp_path / "reference.parquet", References)
-    assert found.group_by("trace_id").len()["len"].unique().to_list() == [3]
-    assert found.group_by("trace_id").agg(pl.col("n_tokens", "n_prompt_tokens").n_unique())["n_tokens"].max() == 1
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(checkpoint).eval(), make_tokenizer()
-    n_cut = 0
-    for trace_id, prompt, text in traces.select("trace_id", "prompt", "text").iter_rows():
-        start, ids = (tokenizer(t)["input_ids"] for t in (f"<user>{prompt}<assistant>", f"<user>{prompt}<assistant>{text}<end>"))
-        with torch.inference_mode():
-            logps = torch.log_softmax(model(torch.tensor([ids])).logits[0], -1)
-        for row in found.filter(trace_id=trace_id).iter_rows(named=True):
-            end = min(len(ids), row["max_length"])
-            plain = sum(float(logps[position - 1, ids[position]]) for position in range(len(start), end))
-            assert row["logp"] == pytest.approx(plain, abs=1e-4)
-            assert row["n_tokens"] == len(ids) - len(start)
-            n_cut += end < len(ids)
-    assert n_cut > 5
-
-
 def test_requests_of_different_sampling_are_answered_in_their_order(checkpoint):
     both = [Request(str(n), prompt, sampling(2) if n % 2 else sampling(1, 0.0)) for n, prompt in enumerate(PROMPTS)]
     found = ask(checkpoint, both)
     assert [len(several) for several in found] == [2 if n % 2 else 1 for n in range(len(PROMPTS))]
     assert found[::2] == sample(checkpoint, PROMPTS[::2], n=1, temperature=0.0)
-    assert found[1::2] == sample(checkpoint, PROMPTS[1::2], n=2)
+    assert found[1::2] == ask(checkpoint, both[1::2])
 
 
 def test_greedy_is_what_top_k_of_one_and_a_tiny_top_p_leave(checkpoint):
@@ -271,20 +216,17 @@ def test_a_system_prompt_reaches_the_model(reasoner):
 
 def problems(folder, split="train", n=3):
     rng = random.Random(1)
-    drawn = [draw("arithmetic", 2, rng) for _ in range(n)]
+    drawn = [random_problem("arithmetic", 2, rng) for _ in range(n)]
     rows = [(f"{split}{number}", split, "arithmetic", render(p, rng), str(p.answer)) for number, p in enumerate(drawn)]
     frame = pl.DataFrame(rows, schema=["prompt_id", "split", "task", "prompt", "answer"], orient="row")
     write_table(frame, Prompts, folder / f"{split}.parquet")
     return folder / f"{split}.parquet"
 
 
-JOB = {"backend": "transformers", "settings": MICROWORLD_SETTINGS | {"batch_size": 8}, "seed": 0, "threads": 1}
-
-
 def test_traces_are_scored_completions_of_every_prompt(checkpoint, tmp_path):
-    drawn = sampling(2).model_dump()
-    files = (problems(tmp_path), checkpoint / "manifest.json", tmp_path / "traces.parquet", str(tmp_path / "log"))
-    sample_traces(*files, generator="g", sampling=drawn, **JOB)
+    files = (problems(tmp_path), checkpoint / "manifest.json", [], tmp_path / "traces.parquet")
+    settings = TracesSettings(generator="g", backend=CheckpointSettings(backend="transformers"), sampling=sampling(2), seed=0)
+    sample_traces(*files, settings=settings, run=how(), threads=1, log_file=tmp_path / "log")
     found = read_table(tmp_path / "traces.parquet", Traces)
     assert found["trace_id"].to_list() == [f"train{number}:g:{sample}" for number in range(3) for sample in range(2)]
     answers = dict(read_table(files[0], Prompts).select("prompt_id", "answer").iter_rows())
@@ -300,13 +242,12 @@ def test_a_generator_without_any_trace_is_an_error(tmp_path):
     write_manifest(tmp_path / "base" / "manifest.json", {})
     columns = {"problem": ["What is 4 + 3?"], "generations": [["7"]], "right": [[True]]}
     pl.DataFrame(columns).write_parquet(tmp_path / "set.parquet")
-    settings = {"repo": str(tmp_path / "set.parquet"), "revision": None, "config": None, "split": "train", "files": None}
-    settings |= {"problem": "problem", "generations": "generations", "correct": ["right"], "complete": None}
-    settings |= {"think": ("<think>", "</think>")}
-    files = (problems(tmp_path), tmp_path / "base" / "manifest.json", tmp_path / "traces.parquet", str(tmp_path / "log"))
-    job = JOB | {"backend": "dataset", "settings": settings}
+    columns = {"problem": "problem", "generations": "generations", "correct": ["right"], "complete": None}
+    backend = DatasetSettings(repo=str(tmp_path / "set.parquet"), **columns, think=("<think>", "</think>"))
+    files = (problems(tmp_path), tmp_path / "base" / "manifest.json", [], tmp_path / "traces.parquet")
+    settings = TracesSettings(generator="r1", backend=backend, sampling=sampling(1), seed=0)
     with pytest.raises(TracesError, match="generator r1 gave no trace to any of 3 prompts"):
-        sample_traces(*files, generator="r1", sampling=sampling(1).model_dump(), **job)
+        sample_traces(*files, settings=settings, run=how(), threads=1, log_file=tmp_path / "log")
     assert not (tmp_path / "traces.parquet").exists()
 
 
@@ -315,8 +256,15 @@ def test_an_evaluation_has_the_samples_of_each_task_and_a_greedy_answer_where_it
     suites = [problems(tmp_path, "in_domain"), problems(tmp_path, "out_of_domain", 2)]
     frame = read_table(suites[1], Prompts).with_columns(task=pl.lit("story"))
     write_table(frame, Prompts, suites[1])
-    job = JOB | {"sampling": sampling(2).model_dump(), "samples_by_task": {"story": 5}, "greedy": greedy}
-    evaluate_model(checkpoint / "manifest.json", suites, tmp_path / "predictions.parquet", str(tmp_path / "log"), **job)
+    settings = PredictionsSettings(
+        backend=CheckpointSettings(backend="transformers"),
+        sampling=sampling(2),
+        samples_by_task={"story": 5},
+        greedy=greedy,
+        seed=0,
+    )
+    job = {"settings": settings, "run": how(), "threads": 1, "log_file": tmp_path / "log"}
+    evaluate_model(checkpoint / "manifest.json", suites, [], tmp_path / "predictions.parquet", **job)
     found = read_table(tmp_path / "predictions.parquet", Predictions)
     counts = {key: rows["item_id"].len() for key, rows in found.partition_by("task", "decoding", as_dict=True).items()}
     expected = {("arithmetic", "sampled"): 3 * 2, ("story", "sampled"): 2 * 5}

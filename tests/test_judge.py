@@ -10,25 +10,29 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
+from pathlib import Path
 
 import build
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback import KEY, completion, entries, eventually, refusal, running, server
+from loopback import KEY, completion, entries, eventually, refusal, running, server, url
 
 from prefdelta.checkpoints.manifest import write_manifest
+from prefdelta.endpoint import serve_vllm
 from prefdelta.endpoint.serving import EndpointError, serving
-from prefdelta.generate import backend_vllm
 from prefdelta.judge import rubric
 from prefdelta.judge.ratings import JudgeError, rate_traces
 from prefdelta.judge.rubric import messages, parse
+from prefdelta.judge.settings import RatingsRun, RatingsSettings
 from prefdelta.microworld.oracle import grade
 from prefdelta.microworld.problems import parse as parse_problem
 from prefdelta.run.processes import free_port
 from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.endpoints import FileEndpoint, MicroworldEndpoint, VllmEndpoint
+from prefdelta.study.judges import Judge
+from prefdelta.study.run import ModelRun, RequestsRun
 from prefdelta.tables.io import read_table, write_table
 from prefdelta.tables.stages import Ratings, Traces
 
@@ -42,22 +46,34 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.setenv("PREFDELTA_STORE", str(tmp_path / "store"))
 
 
-def settings(**changes):
-    settings = {"judge": "oracle", "model": "oracle", "repeats": 4, "choices_per_request": 2, "temperature": 0.6}
-    settings |= {"max_tokens": 64, "concurrency": 4, "retries": 3, "timeout": 10, "seed": 0, "threads": 1, "batch": False}
-    return settings | {"separate_dimensions": False, "reasoning_effort": None, "checkpoint": None} | changes
+def settings(endpoint, judge="oracle", dtype="auto", **changes):
+    words = {"model": "oracle", "repeats": 4, "choices_per_request": 2, "max_tokens": 64} | changes
+    return RatingsSettings(judge=judge, settings=Judge(endpoint=endpoint, **words), dtype=dtype)
 
 
-def rate(folder, endpoint, traces=TRACES, **changes):
+def asking(concurrency=4, retries=3, model=None):
+    requests = RequestsRun(concurrency=concurrency, retries=retries, timeout=10)
+    return RatingsRun(requests=requests, model=model or ModelRun(gpus=0))
+
+
+def rate(folder, endpoint, traces=TRACES, run=None, manifest=None, **changes):
     folder.mkdir(exist_ok=True)
     write_table(traces, Traces, folder / "traces.parquet")
-    output = folder / "ratings.parquet"
-    rate_traces(folder / "traces.parquet", output, folder / "log", endpoint=endpoint, **settings(**changes))
-    return read_table(output, Ratings)
+    rate_traces(
+        folder / "traces.parquet",
+        manifest,
+        Path(endpoint.path) if isinstance(endpoint, FileEndpoint) else None,
+        folder / "ratings.parquet",
+        settings=settings(endpoint, **changes),
+        run=run or asking(),
+        threads=1,
+        log_file=folder / "log",
+    )
+    return read_table(folder / "ratings.parquet", Ratings)
 
 
 def microworld(noise=0.0, unparsable=0.0):
-    return {"kind": "microworld", "noise": noise, "unparsable": unparsable}
+    return MicroworldEndpoint(kind="microworld", noise=noise, unparsable=unparsable)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +93,7 @@ def test_every_trace_has_every_repeat_of_every_dimension(noisy):
 
 
 def test_ratings_do_not_depend_on_the_run_or_its_concurrency(noisy, tmp_path):
-    assert rate(tmp_path, microworld(0.8, 0.5), concurrency=1).equals(noisy)
+    assert rate(tmp_path, microworld(0.8, 0.5), run=asking(concurrency=1)).equals(noisy)
 
 
 def test_another_seed_is_another_judgement_and_so_is_another_repeat(noisy, tmp_path):
@@ -140,7 +156,7 @@ def test_a_server_ends_with_a_job_that_is_killed(how, tmp_path):
     mark, port, ready = f"mark-{os.getpid()}-{how}", free_port(), tmp_path / "ready"
     code = f"""
 import pathlib, time
-from prefdelta.endpoint import serving
+from prefdelta.endpoint.serving import serving
 with serving({[sys.executable, "-c", SERVE, str(port), mark]!r}, "http://127.0.0.1:{port}/", "log"):
     pathlib.Path("ready").touch()
     time.sleep(20)
@@ -169,7 +185,7 @@ def test_descendants_in_sessions_of_their_own_end_with_a_job_that_is_killed(how,
     server = [sys.executable, "-c", start + SERVE, str(port)]
     code = f"""
 import time
-from prefdelta.endpoint import serving
+from prefdelta.endpoint.serving import serving
 with serving({server!r}, "http://127.0.0.1:{port}/", "log"):
     time.sleep(30)
 """
@@ -211,9 +227,10 @@ def test_a_jobs_log_keeps_what_the_server_wrote_to_it(tmp_path):
     port = free_port()
     command = [sys.executable, "-c", f"import sys; print('server speaking', flush=True); {SERVE}", str(port)]
     code = f"""
-from prefdelta.endpoint import serving
-from prefdelta.job import job, log
-with job("log"):
+from pathlib import Path
+from prefdelta.endpoint.serving import serving
+from prefdelta.run.job import job, log
+with job(Path("log")):
     log.info("first")
     with serving({command!r}, "http://127.0.0.1:{port}/", "log"):
         log.info("second, long enough to write over what the server said")
@@ -236,17 +253,17 @@ def test_a_server_that_is_busy_for_a_while_is_asked_again(status, tmp_path):
 @pytest.mark.parametrize("status, n_requests", [(400, 1), (401, 1), (429, 3), (500, 3)])
 def test_a_server_that_refuses_is_an_error_and_no_table(status, n_requests, tmp_path):
     with server(lambda n, body: refusal(status)) as (endpoint, bodies), pytest.raises(JudgeError) as error:
-        rate(tmp_path, endpoint, TRACES.head(1), concurrency=1, retries=2)
+        rate(tmp_path, endpoint, TRACES.head(1), asking(concurrency=1, retries=2))
     assert len(bodies) == n_requests
-    for word in ("oracle", endpoint["base_url"], str(status)):
+    for word in ("oracle", endpoint.base_url, str(status)):
         assert word in str(error.value)
     assert not (tmp_path / "ratings.parquet").exists()
 
 
 def test_a_server_out_of_reach_is_an_error(tmp_path):
-    endpoint = {"kind": "url", "base_url": f"http://127.0.0.1:{free_port()}/v1", "api_key_env": KEY}
-    with pytest.raises(JudgeError, match=endpoint["base_url"]):
-        rate(tmp_path, endpoint, concurrency=4, retries=0)
+    endpoint = url(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(JudgeError, match=endpoint.base_url):
+        rate(tmp_path, endpoint, run=asking(retries=0))
 
 
 def test_a_request_asks_for_what_the_judge_is_configured_for(tmp_path):
@@ -262,7 +279,7 @@ def test_a_request_asks_for_what_the_judge_is_configured_for(tmp_path):
 
 def test_choices_that_a_server_does_not_give_are_asked_for_one_by_one(tmp_path):
     with server(lambda n, body: completion(json.dumps(GOOD | {"factuality": 1 + body["seed"] % 5}))) as (endpoint, bodies):
-        ratings = rate(tmp_path, endpoint, TRACES.head(1), seed=1, concurrency=1)
+        ratings = rate(tmp_path, endpoint, TRACES.head(1), asking(concurrency=1), seed=1)
     assert ratings["rating"].null_count() == 0
     seeds = [bodies[0]["seed"] + repeat for repeat in range(4)]
     assert ratings.filter(dimension="factuality").sort("repeat")["rating"].to_list() == [1 + seed % 5 for seed in seeds]
@@ -339,7 +356,7 @@ def test_what_was_judged_is_not_asked_again(tmp_path):
     with server(judge) as (endpoint, bodies):
         first = rate(tmp_path, endpoint)
         assert len(bodies) == len(TRACES) * 2
-        assert rate(tmp_path, endpoint, concurrency=1).equals(first)
+        assert rate(tmp_path, endpoint, run=asking(concurrency=1)).equals(first)
         assert len(bodies) == len(TRACES) * 2
         more = build.traces("h", n_prompts=2, samples=1)
         rate(tmp_path, endpoint, pl.concat([TRACES, more]))
@@ -407,9 +424,12 @@ def test_the_micro_worlds_judge_is_asked_again_only_if_it_has_changed(tmp_path):
 
 
 JOB = """
-import json, sys
-from prefdelta.judge import rate_traces
-rate_traces("traces.parquet", "ratings.parquet", "log", **json.loads(sys.argv[1]))
+import sys
+from pathlib import Path
+from prefdelta.judge.ratings import rate_traces
+from prefdelta.judge.settings import RatingsRun, RatingsSettings
+typed = {"settings": RatingsSettings.model_validate_json(sys.argv[1]), "run": RatingsRun.model_validate_json(sys.argv[2])}
+rate_traces(Path("traces.parquet"), None, None, Path("ratings.parquet"), **typed, threads=1, log_file=Path("log"))
 """
 
 
@@ -423,8 +443,8 @@ def test_a_judge_that_is_killed_half_way_goes_on_from_the_store(tmp_path):
         asked = len(bodies)
         shutil.rmtree(tmp_path / "store")
         (tmp_path / "ratings.parquet").unlink()
-        spec = {**settings(concurrency=1), "endpoint": endpoint}
-        job = subprocess.Popen([sys.executable, "-c", JOB, json.dumps(spec)], cwd=tmp_path)
+        words = [settings(endpoint).model_dump_json(), asking(concurrency=1).model_dump_json()]
+        job = subprocess.Popen([sys.executable, "-c", JOB, *words], cwd=tmp_path)
         eventually(lambda: len(bodies) > asked + 3, patience=30)
         job.kill()
         job.wait()
@@ -450,7 +470,7 @@ def test_a_server_that_dies_in_mid_run_fails_the_job_at_once_and_a_rerun_goes_on
     killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(JudgeError, match=f"the judge oracle: the server ended with exit code 137 .*{tmp_path}/log"):
-        rate(tmp_path, microworld(noise), traces, concurrency=1, retries=50)
+        rate(tmp_path, microworld(noise), traces, asking(concurrency=1, retries=50))
     killer.join()
     assert running(str(noise)) == []
     n_stored = len(entries(store))
@@ -459,37 +479,68 @@ def test_a_server_that_dies_in_mid_run_fails_the_job_at_once_and_a_rerun_goes_on
     assert len(entries(store)) == n_requests
 
 
-def test_a_vllm_server_is_started_with_its_model_and_flags_and_its_answers_belong_to_them(tmp_path, monkeypatch):
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch):
+    """The folder of a checkpoint for which `VLLM` is started."""
     fake = tmp_path / "python"
     fake.write_text(f"#!{sys.executable}\n{VLLM}")
     fake.chmod(0o755)
-    monkeypatch.setattr(backend_vllm, "vllm_python", lambda: fake)
+    monkeypatch.setattr(serve_vllm, "vllm_python", lambda: fake)
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "weights").write_text("0")
     write_manifest(folder / "manifest.json", {"repo": "a/b"})
-    endpoint = {"kind": "vllm", "gpus": 2, "dtype": "bfloat16", "max_model_len": 99, "flags": ["--x", "y"], "patience": 30}
-    rated = partial(rate, tmp_path, traces=TRACES.head(1), model="m", checkpoint=folder)
-    assert rated(endpoint)["rating"].to_list() == [4] * 20
+    return folder
+
+
+def rate_by_vllm(checkpoint, *flags, traces=TRACES[:1], **how):
+    endpoint = VllmEndpoint(kind="vllm", model="big", flags=flags)
+    run = asking(model=ModelRun(**{"gpus": 2, "patience": 30} | how))
+    manifest = checkpoint / "manifest.json"
+    return rate(checkpoint.parent, endpoint, traces, run, manifest, model="m", dtype="bfloat16")
+
+
+def test_a_vllm_server_is_started_with_its_model_and_flags_and_its_answers_belong_to_them(checkpoint, tmp_path):
+    assert rate_by_vllm(checkpoint, "--x", "y", max_model_len=999, flags=["--z"])["rating"].to_list() == [4] * 20
     words = json.loads((tmp_path / "started").read_text())
-    expected = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--served-model-name", "m"]
+    expected = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint), "--served-model-name", "m"]
     expected += ["--host", "127.0.0.1", "--port", words[9], "--tensor-parallel-size", "2", "--dtype", "bfloat16"]
-    assert words == [*expected, "--generation-config", "vllm", "--max-model-len", "99", "--x", "y"]
-    # What changes the speed only leaves the answers as they are; flags and weights do not.
-    rated(endpoint | {"gpus": 1, "patience": 20, "flags": ["--gpu-memory-utilization", "0.8", "--x", "y"]})
+    expected += ["--generation-config", "vllm", "--gpu-memory-utilization", "0.9", "--max-model-len", "999"]
+    assert words == [*expected, "--x", "y", "--z"]
+    # What changes the speed only leaves the answers as they are; flags of content and weights do not.
+    rate_by_vllm(checkpoint, "--x", "y", gpus=1, patience=20, gpu_memory_utilization=0.8, max_model_len=900)
     assert len(entries(tmp_path / "store")) == 2
-    rated(endpoint | {"flags": ["--x", "z"]})
+    rate_by_vllm(checkpoint, "--x", "z")
     assert len(entries(tmp_path / "store")) == 4
-    (folder / "weights").write_text("1")
-    write_manifest(folder / "manifest.json", {"repo": "a/b"})
-    rated(endpoint)
+    (checkpoint / "weights").write_text("1")
+    write_manifest(checkpoint / "manifest.json", {"repo": "a/b"})
+    rate_by_vllm(checkpoint, "--x", "y")
     assert len(entries(tmp_path / "store")) == 6
 
 
-# What the job starts as a vLLM server: it notes its arguments, and answers who knows the key.
+def test_a_trace_that_is_too_long_is_missing_by_the_model_but_never_by_a_run_setting(checkpoint, tmp_path):
+    short, long = TRACES["trace_id"][:2]
+    texts = {short: "a=1;", long: "a=1;" * 300}
+    traces = TRACES.head(2).with_columns(text=pl.col("trace_id").replace_strict(texts))
+    told = rf"oracle: 1 of 2 traces, such as {long}, .* max_model_len = 999 .*: raise run\.models\.big\.max_model_len"
+    with pytest.raises(JudgeError, match=told):
+        rate_by_vllm(checkpoint, traces=traces, max_model_len=999)
+    assert not (tmp_path / "ratings.parquet").exists()
+    assert len(entries(tmp_path / "store")) == 2  # what fits is not asked again
+    assert rate_by_vllm(checkpoint, traces=traces, max_model_len=2000)["rating"].to_list() == [4] * 40
+    endless = traces.with_columns(text=pl.when(trace_id=long).then(pl.lit("a=1;" * 600)).otherwise("text"))
+    ratings = rate_by_vllm(checkpoint, traces=endless)
+    assert ratings.filter(trace_id=short)["rating"].to_list() == [4] * 20
+    missing = ratings.filter(trace_id=long)
+    assert (missing["rating"].null_count(), set(missing["reason"])) == (20, {"longer than the model's context"})
+
+
+# What the job starts as a vLLM server: it notes its arguments, and answers who knows the key. A token is a character, and without
+# a flag for it the context is of 2000.
 VLLM = """
 import http.server, json, os, pathlib, sys
 pathlib.Path(__file__).with_name("started").write_text(json.dumps(sys.argv[1:]))
+context = int(sys.argv[sys.argv.index("--max-model-len") + 1]) if "--max-model-len" in sys.argv else 2000
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -499,9 +550,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         allowed = self.headers["authorization"] == "Bearer " + os.environ["VLLM_API_KEY"]
         names = body["response_format"]["json_schema"]["schema"]["required"]
         message = {"content": json.dumps(dict.fromkeys(names, 4))}
-        self.send_response(200 if allowed else 401)
+        status, answer = 200 if allowed else 401, {"choices": [{"message": message}] * body["n"]}
+        if len(body["messages"][1]["content"]) + body["max_tokens"] > context:
+            told = f"This model's maximum context length is {context} tokens. However, you requested more."
+            status, answer = 400, {"error": {"message": told, "type": "BadRequestError", "param": "input_tokens", "code": 400}}
+        self.send_response(status)
         self.end_headers()
-        self.wfile.write(json.dumps({"choices": [{"message": message}] * body["n"]}).encode())
+        self.wfile.write(json.dumps(answer).encode())
     def log_message(self, *_):
         pass
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
@@ -510,9 +565,8 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--por
 
 def test_a_judge_without_its_key_is_an_error_that_names_the_variable(tmp_path, monkeypatch):
     monkeypatch.delenv("TEST_JUDGE_KEY")
-    endpoint = {"kind": "url", "base_url": "http://127.0.0.1:9/v1", "api_key_env": KEY}
     with pytest.raises(JudgeError, match=r"\$TEST_JUDGE_KEY"):
-        rate(tmp_path, endpoint)
+        rate(tmp_path, url("http://127.0.0.1:9"))
 
 
 def test_the_key_is_sent_but_never_logged(tmp_path, caplog):

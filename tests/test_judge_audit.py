@@ -1,32 +1,31 @@
 """The audit of judges: statistics against textbook values, and judges with planted faults."""
 
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pytest
 from build import config
 from scipy.stats import spearmanr
 
-from prefdelta.audit.judge_audit import (
+from prefdelta.audit.agreement import (
     Rated,
     icc,
     kappa,
-    mean_ratings,
     moments,
     rank_correlation,
     slope,
     spearman_brown,
-    tabulate_judge_audit,
     variance_columns,
 )
-from prefdelta.findings.figures import draw_judge_audit
-from prefdelta.findings.intervals import item_weights
-from prefdelta.study import paths
-from prefdelta.study.config import ConfigError, load_study
+from prefdelta.audit.judge_audit import JudgeAudit, tabulate_judge_audit
+from prefdelta.audit.judge_audit_figure import plot_judge_audit
+from prefdelta.audit.levels import mean_ratings
+from prefdelta.audit.settings import AuditedJudge, JudgeAuditSettings, ReferenceJudgeSettings
+from prefdelta.configure.load import load_study
+from prefdelta.measure.intervals import item_weights
+from prefdelta.measure.settings import Bootstrap
+from prefdelta.run.errors import ConfigError
 from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
 from prefdelta.study.lattice import rated_generators
-from prefdelta.tables.findings import JudgeAudit
 from prefdelta.tables.io import read_result_csv, write_table
 from prefdelta.tables.stages import Ratings, Traces
 
@@ -109,10 +108,10 @@ def test_means_are_null_without_a_rating():
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
+def study(tmp_path):
     """Files of two generators' traces, rated exactly by ``exact`` and as a test wants by ``j``. Longer traces are worse."""
-    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(5)
+    traces, ratings = {}, {}
     n = PROMPTS * SAMPLES
 
     def rate(judge, generator, levels, asked=None):
@@ -130,7 +129,8 @@ def study(tmp_path, monkeypatch):
             }
         )
         frame = frame if asked is None else frame.filter(pl.Series(asked[trace]))
-        write_table(frame, Ratings, paths.RATINGS.format(study="s", judge=judge, generator=generator))
+        ratings[judge, generator] = tmp_path / f"{judge}-{generator}.parquet"
+        write_table(frame, Ratings, ratings[judge, generator])
 
     truth, tokens = {}, {}
     for generator in ("own", "other"):
@@ -152,24 +152,31 @@ def study(tmp_path, monkeypatch):
                 "finish_reason": "stop",
             }
         )
-        write_table(frame, Traces, paths.TRACES.format(study="s", generator=generator))
+        traces[generator] = tmp_path / f"{generator}.parquet"
+        write_table(frame, Traces, traces[generator])
         rate("exact", generator, truth[generator][:, None, :])
 
-    def audit(reference="exact", family="qwen3"):
+    def audit(reference_judge="exact"):
         judges = [
-            {
-                "judge": name,
-                "generators": {"own": ["own"], "other": ["other"]},
-                "family": family if name == "j" else None,
-                "choices_per_request": 2,
-                "separate_dimensions": False,
-            }
+            AuditedJudge(
+                judge=name,
+                generators={"own": ["own"], "other": ["other"]},
+                family="qwen3" if name == "j" else None,
+                choices_per_request=2,
+                separate_dimensions=False,
+            )
             for name in ("j", "exact")
         ]
-        families = {"own": "qwen3", "other": "llama"}
-        settings = {"study": "s", "judges": judges, "families": families, "n_resamples": 300, "seed": 0}
-        tabulate_judge_audit("audit.csv", reference=reference, **settings)
-        return read_result_csv("audit.csv", JudgeAudit)
+        settings = JudgeAuditSettings(
+            judges=judges,
+            families={"own": "qwen3", "other": "llama"},
+            reference_judge=reference_judge,
+            bootstrap=Bootstrap(n_resamples=300, seed=0),
+        )
+        tabulate_judge_audit(traces, ratings, tmp_path / "audit.csv", settings=settings)
+        settings = ReferenceJudgeSettings(reference_judge=reference_judge)
+        plot_judge_audit(tmp_path / "audit.csv", tmp_path / "audit.png", settings=settings)
+        return read_result_csv(tmp_path / "audit.csv", JudgeAudit)
 
     return rng, truth, tokens, rate, audit
 
@@ -203,7 +210,7 @@ def test_a_noisy_but_fair_judge_has_no_bias_where_quality_is_equal(study):
     assert sum(shares) == pytest.approx(1)
 
 
-def test_planted_biases_are_found_in_size(study):
+def test_planted_biases_are_found_in_size(study, tmp_path):
     rng, truth, tokens, rate, audit = study
     spread = np.concatenate(list(tokens.values())).std()
     for generator, levels in truth.items():
@@ -219,8 +226,7 @@ def test_planted_biases_are_found_in_size(study):
         assert row["ci_low"] - 0.05 < size < row["ci_high"] + 0.05
         assert row["estimate"] == pytest.approx(size, abs=0.08)
     assert found(table, "bias")["estimate"] > 0.1
-    draw_judge_audit("audit.csv", "audit.png", reference="exact")
-    answers = Path("audit.rst").read_text(encoding="utf-8").splitlines()
+    answers = (tmp_path / "audit.rst").read_text(encoding="utf-8").splitlines()
     assert "of traces of its own family: higher than others by" in next(line for line in answers if "**j**" in line)
 
 
@@ -243,19 +249,18 @@ def test_what_one_rating_or_no_reference_can_not_tell_is_null(study):
     rng, truth, _, rate, audit = study
     for generator, levels in truth.items():
         rate("j", generator, noisy(rng, levels, repeats=1))
-    table = audit(reference=None)
+    table = audit(reference_judge=None)
     assert found(table, "icc", n_ratings=1)["estimate"] is None
     assert found(table, "noise_sd", n_ratings=1)["ci_low"] is None
     assert not set(table["statistic"]) & {"kappa", "spearman", "bias", "length_bias", "family_bias"}
     assert found(table, "length_slope")["estimate"] is not None
-    draw_judge_audit("audit.csv", "audit.png", reference=None)
 
 
 def test_the_reference_judge_rates_what_others_rate():
     content = config(chosen=["qwen-s"], judge=["oracle"])
     without = rated_generators(load_study({**content, "reference_judge": None}))
     rated = rated_generators(load_study({**content, "reference_judge": "exact"}))
-    assert without["exact"] == []
+    assert "exact" not in without
     assert set(rated["exact"]) == set(rated["oracle"]) == set(without["oracle"])
     with pytest.raises(ConfigError, match="reference_judge: 'nobody' is unknown"):
         load_study({**content, "reference_judge": "nobody"})

@@ -7,6 +7,7 @@ from test_judge import rate
 
 from prefdelta.judge.labels import LabelsError, read_labels
 from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.endpoints import FileEndpoint
 from prefdelta.tables.stages import Ratings
 
 TRACES = build.traces(n_prompts=2, samples=2)
@@ -36,7 +37,7 @@ def read(folder, rows, header=HEADER):
 def test_labels_are_the_ratings_of_a_judge_of_kind_file(tmp_path):
     # In any order, and with those of traces that are not asked for.
     rows = lines(1, 0)[::-1] + lines(0, traces=["elsewhere"])
-    endpoint = {"kind": "file", "path": str(written(tmp_path, rows))}
+    endpoint = FileEndpoint(kind="file", path=str(written(tmp_path, rows)))
     ratings = rate(tmp_path, endpoint, TRACES, judge="people", model="people")
     expected = {(trace, name, n): level(n, name) for trace in TRACES["trace_id"] for name in DIMENSIONS for n in (0, 1)}
     assert {(row["trace_id"], row["dimension"], row["repeat"]): row["rating"] for row in ratings.to_dicts()} == expected
@@ -106,7 +107,7 @@ def test_what_is_no_csv_is_refused(content, tmp_path):
 
 
 def test_wrong_labels_leave_no_table(tmp_path):
-    endpoint = {"kind": "file", "path": str(written(tmp_path, [f"{FIRST},speed,3,0"]))}
+    endpoint = FileEndpoint(kind="file", path=str(written(tmp_path, [f"{FIRST},speed,3,0"])))
     with pytest.raises(LabelsError):
         rate(tmp_path, endpoint, TRACES, judge="people")
     assert not (tmp_path / "ratings.parquet").exists()

@@ -9,6 +9,7 @@ import pytest
 from test_sandbox import allowed
 
 from prefdelta.data.dataset import DatasetError
+from prefdelta.study.sources import BenchmarkSource
 from prefdelta.tasks import find, score_all
 
 TASK = find("livecodebench")
@@ -64,14 +65,14 @@ def test_problems_of_a_window_of_dates_come_from_all_files(tmp_path):
     for name, days in {"test.jsonl": ["2024-05-01", "2024-08-01"], "test2.jsonl": ["2024-10-31", "2025-01-01"]}.items():
         rows = [problem(contest_date=f"{day}T14:00:00") for day in days]
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = {"repo": str(tmp_path), "files": ["test*.jsonl"]}
     for window, expected in {
         (): ["2024-05-01", "2024-08-01", "2024-10-31", "2025-01-01"],
         (("since", "2024-08-01"), ("until", "2024-10-31")): ["2024-08-01", "2024-10-31"],
         (("since", "2024-08-02"), ("until", None)): ["2024-10-31", "2025-01-01"],
     }.items():
         # The reader may make dates of texts that look like dates.
-        assert [str(row["contest_date"])[:10] for row in TASK.load(source | dict(window))] == expected
+        source = BenchmarkSource(repo=str(tmp_path), files=["test*.jsonl"], **dict(window))
+        assert [str(row["contest_date"])[:10] for row in TASK.load(source)] == expected
 
 
 def test_the_prompt_says_how_the_program_is_asked_for():

@@ -15,7 +15,17 @@ from prefdelta.judge.rubric import parse as parse_answer
 from prefdelta.microworld.authors import write
 from prefdelta.microworld.oracle import grade, review
 from prefdelta.microworld.pretrain import FAMILIES, corpus, make_model, make_tokenizer
-from prefdelta.microworld.problems import DOMAINS, OPERANDS, OPERATORS, Problem, draw, final_answer, held_out, parse, render
+from prefdelta.microworld.problems import (
+    DOMAINS,
+    OPERANDS,
+    OPERATORS,
+    Problem,
+    final_answer,
+    held_out,
+    parse,
+    random_problem,
+    render,
+)
 from prefdelta.study.dimensions import DIMENSIONS, LEVELS
 
 TOKENIZER, RATER = make_tokenizer(), make_tokenizer("ratings")
@@ -72,7 +82,7 @@ def test_a_fault_leaves_the_other_dimensions_alone(problem, rng, dimension, rate
 def test_a_higher_fault_rate_lowers_the_mean_score(dimension):
     def mean(rate):
         rng = random.Random(0)
-        problems = [draw(rng.choice(DOMAINS), rng.randint(2, 4), rng) for _ in range(300)]
+        problems = [random_problem(rng.choice(DOMAINS), rng.randint(2, 4), rng) for _ in range(300)]
         return sum(grade(problem, write(problem, {dimension: rate}, rng))[dimension] for problem in problems) / 300
 
     assert 5 == mean(0.0) > mean(0.05) > mean(0.3) > mean(1.0)
@@ -81,7 +91,7 @@ def test_a_higher_fault_rate_lowers_the_mean_score(dimension):
 def test_authors_with_higher_fault_rates_are_less_accurate():
     def accuracy(rate):
         rng = random.Random(0)
-        problems = [draw(rng.choice(DOMAINS), rng.randint(2, 4), rng) for _ in range(500)]
+        problems = [random_problem(rng.choice(DOMAINS), rng.randint(2, 4), rng) for _ in range(500)]
         faults = dict.fromkeys(DIMENSIONS, rate)
         return sum(final_answer(write(problem, faults, rng)) == str(problem.answer) for problem in problems) / 500
 
@@ -138,7 +148,7 @@ def test_the_final_answer_is_the_last_one_that_is_stated(trace, answer):
 @pytest.mark.parametrize("noise", ["hmm;", ";;", "a)+2;", " " * 40], ids=["words", "semicolons", "half a step", "blanks"])
 def test_whatever_is_neither_step_nor_answer_is_noise(noise):
     rng = random.Random(0)
-    problem = draw("arithmetic", 3, rng)
+    problem = random_problem("arithmetic", 3, rng)
     assert grade(problem, noise + write(problem, {}, rng))["signal_to_noise"] < 5
 
 
@@ -215,7 +225,7 @@ def test_a_judges_tokenizer_gives_messages_and_answers_back(problem, faults, rng
 
 @pytest.mark.parametrize("writes, tokenizer", [("traces", TOKENIZER), ("ratings", RATER)])
 def test_a_corpus_is_what_the_chat_template_makes_of_its_conversations(writes, tokenizer):
-    texts = corpus(200, [(1.0, dict.fromkeys(DIMENSIONS, 0.3))], list(DOMAINS), [2, 4], writes, tokenizer, random.Random(0))
+    texts = corpus(200, [(1.0, dict.fromkeys(DIMENSIONS, 0.3))], list(DOMAINS), (2, 4), writes, tokenizer, random.Random(0))
     assert len(texts) == 200
     for ids, n_prompt in texts:
         asked, answer = tokenizer.decode(ids[1 : n_prompt - 1]), tokenizer.decode(ids[n_prompt:-1])
@@ -229,7 +239,7 @@ def test_a_corpus_is_what_the_chat_template_makes_of_its_conversations(writes, t
 
 def test_a_judges_corpus_asks_as_a_judge_is_asked_and_answers_as_the_oracle():
     authors = [(1.0, {}), (2.0, dict.fromkeys(DIMENSIONS, 0.3))]
-    texts = corpus(200, authors, list(DOMAINS), [2, 4], "ratings", RATER, random.Random(0))
+    texts = corpus(200, authors, list(DOMAINS), (2, 4), "ratings", RATER, random.Random(0))
     given = []
     for ids, n_prompt in texts:
         asked = re.fullmatch(r"<problem>\n(.*)\n</problem>\n<trace>\n(.*)\n</trace>", RATER.decode(ids[1 : n_prompt - 1]))

@@ -1,6 +1,7 @@
 """Training problems, their decontamination and their traces, from files in OpenR1-Math-220k's schema with problems of our own."""
 
 import random
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -14,7 +15,10 @@ from prefdelta.data.contamination import decontaminate, normalised
 from prefdelta.data.dataset import DatasetError
 from prefdelta.generate.backend_dataset import complete
 from prefdelta.generate.completions import GenerateError, Request
+from prefdelta.generate.settings import DatasetSettings, GenerationRun
+from prefdelta.study.run import ModelRun, RequestsRun
 from prefdelta.study.sampling import Sampling
+from prefdelta.study.sources import CorpusSource
 from prefdelta.tables.io import rows_to_table
 from prefdelta.tables.stages import Dropped, Prompts
 from prefdelta.tasks.common import INSTRUCTION, ask
@@ -49,7 +53,7 @@ def row(problem, answer="7", **changes):
 
 def source(folder, *rows):
     pl.DataFrame(rows, schema_overrides=LISTS).write_parquet(folder / "train.parquet")
-    return {"repo": str(folder / "train.parquet"), "min_characters": 20, "max_characters": 200}
+    return CorpusSource(repo=str(folder / "train.parquet"), n=9, min_characters=20, max_characters=200)
 
 
 SUM = "What is the sum of 4 and 3, if both are digits?"
@@ -232,15 +236,16 @@ SETTINGS = {
     "generations": "generations",
     "complete": "is_reasoning_complete",
     "correct": ["correctness_math_verify", "correctness_llama"],
-    "think": ["<think>", "</think>"],
+    "think": ("<think>", "</think>"),
 }
+RUN = GenerationRun(batch_size=1, model=ModelRun(), requests=RequestsRun())
 
 
 def traces(folder, checkpoint, rows, *problems, samples=2, **changes):
     sampling = Sampling(samples=samples, temperature=0.6, max_new_tokens=8)
     requests = [Request(str(number), ask(problem), sampling) for number, problem in enumerate(problems)]
-    settings = source(folder, *rows) | SETTINGS | changes
-    return complete(requests, settings=settings, checkpoint=checkpoint, seed=0, threads=1, log_file="log")
+    settings = DatasetSettings(**{"repo": source(folder, *rows).repo} | SETTINGS | changes)
+    return complete(requests, settings=settings, run=RUN, checkpoint=checkpoint, seed=0, threads=1, log_file=Path("log"))
 
 
 def test_traces_are_found_by_their_problem_and_taken_apart(tmp_path, checkpoint):

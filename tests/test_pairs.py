@@ -1,22 +1,23 @@
 """Pairs: which traces meet, and what their deltas are."""
 
 import random
+from pathlib import Path
 
 import build
 import polars as pl
 import pytest
 
-from prefdelta.audit.coverage import tabulate_coverage
-from prefdelta.findings.generator_deltas import tabulate_generator_deltas
+from prefdelta.audit.coverage import Coverage, tabulate_coverage
 from prefdelta.pairs import build as pairs
 from prefdelta.pairs.build import build_pairs
 from prefdelta.pairs.select import candidates, select
+from prefdelta.pairs.settings import PairsSettings
 from prefdelta.study import paths
 from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
 from prefdelta.study.selections import SelectionError, parse
 from prefdelta.tables import io as tables
-from prefdelta.tables.findings import Coverage, GeneratorDeltas
-from prefdelta.tables.io import TableError, read_result_csv, read_table, write_table
+from prefdelta.tables.check import TableError
+from prefdelta.tables.io import read_result_csv, read_table, write_table
 from prefdelta.tables.stages import Pairs, Ratings, Traces
 
 
@@ -34,7 +35,7 @@ def pair(folder, selection="full", levels=five, seed=0, **traces):
         write_table(table, Traces, folder / f"{name}.traces.parquet")
         write_table(build.ratings(table, levels), Ratings, folder / f"{name}.ratings.parquet")
         files += [folder / f"{name}.traces.parquet", folder / f"{name}.ratings.parquet"]
-    build_pairs(*files, folder / "pairs.parquet", judge="oracle", selection=selection, seed=seed)
+    build_pairs(*files, folder / "pairs.parquet", settings=PairsSettings(judge="oracle", selection=selection, seed=seed))
     return read_table(folder / "pairs.parquet", Pairs)
 
 
@@ -126,7 +127,7 @@ def test_pairs_are_the_same_for_the_same_seed_whatever_the_order_of_traces(tmp_p
             path = tmp_path / f"{name}.{kind}.parquet"
             write_table(read_table(path, model).sample(fraction=1, shuffle=True, seed=1), model, path)
     files = [tmp_path / f"{name}.{kind}.parquet" for name in ("c", "r") for kind in ("traces", "ratings")]
-    build_pairs(*files, tmp_path / "again.parquet", judge="oracle", selection="random3-draw0", seed=0)
+    build_pairs(*files, tmp_path / "again.parquet", settings=PairsSettings(judge="oracle", selection="random3-draw0", seed=0))
     again = read_table(tmp_path / "again.parquet", Pairs)
     assert again.drop(pl.selectors.float()).equals(first.drop(pl.selectors.float()))
     assert again["delta_overall"].to_list() == pytest.approx(first["delta_overall"].to_list())
@@ -177,7 +178,7 @@ def test_parts_of_shuffled_tables_give_the_same_pairs(tmp_path, monkeypatch):
             path = tmp_path / f"{name}.{kind}.parquet"
             write_table(read_table(path, model).sample(fraction=1, shuffle=True, seed=1), model, path)
     files = [tmp_path / f"{name}.{kind}.parquet" for name in ("c", "r") for kind in ("traces", "ratings")]
-    build_pairs(*files, tmp_path / "again.parquet", judge="oracle", selection="full", seed=0)
+    build_pairs(*files, tmp_path / "again.parquet", settings=PairsSettings(judge="oracle", selection="full", seed=0))
     assert read_table(tmp_path / "again.parquet", Pairs).equals(whole)
 
 
@@ -193,33 +194,18 @@ def test_a_key_that_is_in_two_parts_of_a_table_is_found(name, kind, model, tmp_p
     in_small_parts(monkeypatch)
     files = [tmp_path / f"{name}.{kind}.parquet" for name in ("c", "r") for kind in ("traces", "ratings")]
     with pytest.raises(TableError, match=rf"{path} breaks .* check unique, such as q0:{name}:0"):
-        build_pairs(*files, tmp_path / "again.parquet", judge="oracle", selection="full", seed=0)
+        build_pairs(*files, tmp_path / "again.parquet", settings=PairsSettings(judge="oracle", selection="full", seed=0))
     assert not (tmp_path / "again.parquet").exists()
 
 
-def test_generator_deltas_and_coverage_are_of_all_parts(tmp_path, monkeypatch):
+def test_coverage_is_of_all_parts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rated = {}
     for name in ("c", "r"):
-        rated[name] = build.traces(name, n_prompts=10, faults={"factuality": 0.5})
-        write_table(rated[name], Traces, paths.TRACES.format(study="s", generator=name))
-        table = build.ratings(rated[name], lambda *of: [None if of[0].startswith("q1:") else 3, *five(*of)])
+        table = build.ratings(build.traces(name, n_prompts=10), lambda *of: [None if of[0].startswith("q1:") else 3, *five(*of)])
         write_table(table, Ratings, paths.RATINGS.format(study="s", judge="j", generator=name))
     in_small_parts(monkeypatch)
-    tabulate_generator_deltas("deltas.csv", study="s", sides={"j": {"c": ["c"], "r": ["r"]}}, n_resamples=10, seed=0)
-    tabulate_coverage("coverage.csv", study="s", rated={"j": ["c", "r"]})
-    deltas = read_result_csv("deltas.csv", GeneratorDeltas).filter(chosen="c", rejected="r")
-    for quantity, expected in [
-        ("accuracy", lambda traces: 100 * mean(traces["correct"].to_list())),
-        (
-            "factuality",
-            lambda traces: mean(
-                [mean(five(of, "factuality") + ([] if of.startswith("q1:") else [3])) for of in traces["trace_id"]]
-            ),
-        ),
-    ]:
-        row = deltas.row(by_predicate=pl.col("quantity") == quantity, named=True)
-        assert [row["chosen_mean"], row["rejected_mean"]] == pytest.approx([expected(rated["c"]), expected(rated["r"])])
+    ratings = {("j", name): Path(paths.RATINGS.format(study="s", judge="j", generator=name)) for name in ("c", "r")}
+    tabulate_coverage(ratings, Path("coverage.csv"))
     found = read_result_csv("coverage.csv", Coverage)
     assert found["n_asked"].to_list() == [20 * 6] * 10
     assert found["n_missing"].to_list() == [2] * 10

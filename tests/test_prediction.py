@@ -6,15 +6,20 @@ import numpy as np
 import polars as pl
 import pytest
 
-from prefdelta.findings.figures import draw_prediction
-from prefdelta.forecast.prediction import PredictorError, features, predict, read_predictor, tabulate_prediction
+from prefdelta.forecast.prediction import PredictedArms, Prediction, tabulate_prediction
+from prefdelta.forecast.prediction_figure import plot_prediction
+from prefdelta.forecast.predictor import PredictorError, features, predict, read_predictor
+from prefdelta.forecast.settings import PredictionSettings
+from prefdelta.forecast.whatif import WhatIf
+from prefdelta.measure.settings import ArmSettings, Bootstrap, SuiteSettings
 from prefdelta.study import paths
-from prefdelta.tables.findings import PredictedArms, Prediction, WhatIf
+from prefdelta.study.lattice import Cell
 from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table
 
 QUALITY = {"a": 3.2, "b": 3.6, "c": 3.9, "d": 4.3, "e": 4.6}
 SHIFTS = {"full": 0.0, "top50-overall": 0.5, "bottom50-overall": -0.5}
 N_ITEMS, SAMPLES, BASE = 100, 5, 50.0
+SHIPPED = paths.predictor_file(paths.SHIPPED)
 
 
 def an_arm(chosen, rejected, selection="full", method="dpo", **words):
@@ -47,31 +52,36 @@ def write_eval(path, accuracy):
     frame = pl.DataFrame({"sample": number % SAMPLES, "correct": number < round(accuracy / 100 * N_ITEMS * SAMPLES)})
     frame = frame.with_columns(item_id="i" + (number // SAMPLES).cast(pl.String), answer=pl.lit(None, pl.String))
     constant = {"suite": "ood", "task": "t", "decoding": "sampled", "text": "", "finish_reason": "stop"}
-    path.parent.mkdir(parents=True, exist_ok=True)
     frame.with_columns(**{name: pl.lit(value) for name, value in constant.items()}, n_tokens=number).write_parquet(path)
 
 
-def tabulate(folder, monkeypatch, rows, gains, models=None):
-    monkeypatch.chdir(folder)
-    write_eval(folder / paths.EVAL_BASE.format(study="s", model="policy"), BASE)
-    arms = []
-    for row, gain in zip(rows, gains, strict=True):
+def tabulate(folder, rows, gains, models=None):
+    """The splits by name, the arms, and the predictor p.json; all of them are files in ``folder``."""
+    bases, evals, arms = {"policy": folder / "base.parquet"}, {}, []
+    write_eval(bases["policy"], BASE)
+    for number, (row, gain) in enumerate(zip(rows, gains, strict=True)):
         words = {word: row[word] for word in ("policy", "method", "judge", "chosen", "rejected", "selection")}
-        cell = {"study": "s", **words, "seed": "0"}
-        write_eval(folder / paths.EVAL.format(**cell), BASE + gain)
-        arms.append({**words, "cells": [cell]})
-    write_result_table(rows_to_table(rows, WhatIf), WhatIf, "whatif.csv")
-    statistics = {"n_resamples": 50, "seed": 0}
-    tabulate_prediction(
-        "whatif.csv", "prediction.csv", "arms.csv", "p.json", study="s", suite="ood", arms=arms, models=models or {}, **statistics
-    )
-    splits = {row["split"]: row for row in read_result_csv("prediction.csv", Prediction).iter_rows(named=True)}
-    return splits, read_result_csv("arms.csv", PredictedArms)
+        cell = Cell(**words, seed=0)
+        evals[cell] = folder / f"{number}.parquet"
+        write_eval(evals[cell], BASE + gain)
+        arms.append(ArmSettings(**words, cells=[cell]))
+    write_result_table(rows_to_table(rows, WhatIf), WhatIf, folder / "whatif.csv")
+    bootstrap = Bootstrap(n_resamples=50, seed=0)
+    settings = PredictionSettings(study="s", suite="ood", arms=arms, models=models or {}, bootstrap=bootstrap)
+    outputs = [folder / name for name in ("prediction.csv", "arms.csv", "p.json")]
+    tabulate_prediction(folder / "whatif.csv", evals, bases, *outputs, settings=settings)
+    splits = {row["split"]: row for row in read_result_csv(outputs[0], Prediction).iter_rows(named=True)}
+    return splits, read_result_csv(outputs[1], PredictedArms)
 
 
-def test_a_known_dependence_is_found_on_pairs_and_generators_that_were_held_out(tmp_path, monkeypatch):
+def plot(folder):
+    settings = SuiteSettings(study="s", suite="ood")
+    plot_prediction(folder / "prediction.csv", folder / "arms.csv", folder / "figure.png", settings=settings)
+
+
+def test_a_known_dependence_is_found_on_pairs_and_generators_that_were_held_out(tmp_path):
     rows = every_arm()
-    splits, arms = tabulate(tmp_path, monkeypatch, rows, [gain_of(row) for row in rows])
+    splits, arms = tabulate(tmp_path, rows, [gain_of(row) for row in rows])
     assert splits["held_out_pairs"]["r2"] > 0.98
     assert splits["held_out_generators"]["r2"] > 0.95
     assert splits["held_out_pairs, dpo"]["n_arms"] == len(rows)
@@ -80,41 +90,41 @@ def test_a_known_dependence_is_found_on_pairs_and_generators_that_were_held_out(
     assert splits["held_out_pairs"]["r2"] > splits["held_out_pairs, by generator_delta alone"]["r2"] + 0.05
     assert splits["held_out_pairs, by the mean alone"]["r2"] <= 0
     assert arms["estimate"].to_list() == pytest.approx([gain_of(row) for row in rows], abs=0.11)
-    made = read_predictor("p.json")
+    made = read_predictor(tmp_path / "p.json")
     assert made.residual_sd == pytest.approx(splits["held_out_pairs"]["rmse"])
     slopes = {name: feature.coefficient / feature.sd for name, feature in made.features.items() if feature.sd}
     assert slopes == pytest.approx({"delta": 20, "generator_delta": 15}, rel=0.1)
 
 
-def test_a_stored_predictor_says_what_the_fit_said(tmp_path, monkeypatch):
+def test_a_stored_predictor_says_what_the_fit_said(tmp_path):
     rows = every_arm()
-    _, arms = tabulate(tmp_path, monkeypatch, rows, [gain_of(row) for row in rows])
-    predicted = predict("p.json", rows_to_table(rows, WhatIf))
+    _, arms = tabulate(tmp_path, rows, [gain_of(row) for row in rows])
+    predicted = predict(tmp_path / "p.json", rows_to_table(rows, WhatIf))
     assert predicted["predicted_gain"].to_list() == pytest.approx(arms["predicted_in_sample"].to_list())
     half = (predicted["predicted_high"] - predicted["predicted_low"]) / 2
-    assert half.to_list() == pytest.approx([1.96 * read_predictor("p.json").residual_sd] * len(rows), rel=1e-3)
+    assert half.to_list() == pytest.approx([1.96 * read_predictor(tmp_path / "p.json").residual_sd] * len(rows), rel=1e-3)
 
 
-def test_nothing_is_predicted_from_noise(tmp_path, monkeypatch):
+def test_nothing_is_predicted_from_noise(tmp_path):
     rows = every_arm()
-    splits, _ = tabulate(tmp_path, monkeypatch, rows, np.random.default_rng(0).normal(0, 10, len(rows)))
+    splits, _ = tabulate(tmp_path, rows, np.random.default_rng(0).normal(0, 10, len(rows)))
     assert splits["held_out_pairs"]["r2"] < 0.1
     assert splits["held_out_generators"]["r2"] < 0.1
 
 
-def predictions_with_and_without(tmp_path, monkeypatch, rows, touched, models=None):
+def predictions_with_and_without(tmp_path, rows, touched, models=None):
     """Held-out predictions of ``rows``, and the same after the gains of the ``touched`` ones have changed their sign."""
     gains, found = np.array([gain_of(row) for row in rows]), []
     for name, measured in (("before", gains), ("after", np.where(touched, -gains, gains))):
         (tmp_path / name).mkdir()
-        found.append(tabulate(tmp_path / name, monkeypatch, rows, measured, models)[1])
+        found.append(tabulate(tmp_path / name, rows, measured, models)[1])
     return found
 
 
-def test_what_is_held_out_does_not_reach_its_own_prediction(tmp_path, monkeypatch):
+def test_what_is_held_out_does_not_reach_its_own_prediction(tmp_path):
     rows = every_arm()
     touched = np.array([{row["chosen"], row["rejected"]} == {"a", "b"} for row in rows])
-    before, after = predictions_with_and_without(tmp_path, monkeypatch, rows, touched)
+    before, after = predictions_with_and_without(tmp_path, rows, touched)
     same = (before["predicted"] - after["predicted"]).abs() < 1e-9
     assert same.to_list() == touched.tolist()  # either direction, every selection
     near = np.array([bool({row["chosen"], row["rejected"]} & {"a", "b"}) for row in rows])
@@ -122,17 +132,17 @@ def test_what_is_held_out_does_not_reach_its_own_prediction(tmp_path, monkeypatc
     assert same.to_list() == near.tolist()
 
 
-def test_generators_that_share_a_model_are_held_out_together(tmp_path, monkeypatch):
+def test_generators_that_share_a_model_are_held_out_together(tmp_path):
     rows = [*every_arm(), an_arm("a", "b") | {"chosen": "a-again"}]
     touched = np.arange(len(rows)) == len(rows) - 1
     alike = [{row["chosen"], row["rejected"]} <= {"a", "a-again", "b"} for row in rows]
-    before, after = predictions_with_and_without(tmp_path, monkeypatch, rows, touched, {"a-again": "a"})
+    before, after = predictions_with_and_without(tmp_path, rows, touched, {"a-again": "a"})
     assert ((before["predicted"] - after["predicted"]).abs() < 1e-9).to_list() == alike
 
 
-def test_a_kind_of_training_that_the_fit_did_not_have_is_not_predicted(tmp_path, monkeypatch):
+def test_a_kind_of_training_that_the_fit_did_not_have_is_not_predicted(tmp_path):
     rows = [*every_arm(), an_arm("a", "b", method="sft", chosen_correct=0.3)]
-    splits, arms = tabulate(tmp_path, monkeypatch, rows, [*(gain_of(row) for row in rows[:-1]), -18.0])
+    splits, arms = tabulate(tmp_path, rows, [*(gain_of(row) for row in rows[:-1]), -18.0])
     assert splits["held_out_pairs, sft"]["n_arms"] == 0
     assert splits["held_out_pairs, sft"]["r2"] is None
     alone = arms.filter(method="sft").row(0, named=True)
@@ -141,16 +151,16 @@ def test_a_kind_of_training_that_the_fit_did_not_have_is_not_predicted(tmp_path,
     assert arms.filter(method="dpo")["predicted"].null_count() == 0
 
 
-def test_too_few_arms_predict_nothing(tmp_path, monkeypatch):
+def test_too_few_arms_predict_nothing(tmp_path):
     rows = every_arm()[:4]
-    splits, arms = tabulate(tmp_path, monkeypatch, rows, [gain_of(row) for row in rows])
+    splits, arms = tabulate(tmp_path, rows, [gain_of(row) for row in rows])
     assert splits["held_out_pairs"]["n_arms"] == 0
     assert arms["predicted"].null_count() == len(rows)
-    assert read_predictor("p.json").residual_sd is None
-    predicted = predict("p.json", rows_to_table(rows, WhatIf))
+    assert read_predictor(tmp_path / "p.json").residual_sd is None
+    predicted = predict(tmp_path / "p.json", rows_to_table(rows, WhatIf))
     assert predicted["predicted_gain"].null_count() == 0
     assert predicted["predicted_low"].null_count() == len(rows)
-    draw_prediction("prediction.csv", "arms.csv", "figure.png", study="s", suite="ood")  # nothing to show, and no error
+    plot(tmp_path)  # nothing to show, and no error
 
 
 def test_exchanged_sides_turn_the_generators_delta():
@@ -168,14 +178,14 @@ def test_imitation_depends_on_the_chosen_side_alone():
 
 def test_an_unknown_feature_gives_no_prediction():
     known, unknown = predict(
-        paths.SHIPPED, rows_to_table([an_arm("e", "a"), an_arm("e", "a", generator_delta_overall=None)], WhatIf)
+        SHIPPED, rows_to_table([an_arm("e", "a"), an_arm("e", "a", generator_delta_overall=None)], WhatIf)
     ).rows()
     assert None not in known
     assert unknown == (None, None, None)
 
 
 def test_the_shipped_predictor_expects_more_of_a_larger_delta():
-    predicted = predict(paths.SHIPPED, rows_to_table([an_arm(chosen, "a") for chosen in "bcde"], WhatIf))
+    predicted = predict(SHIPPED, rows_to_table([an_arm(chosen, "a") for chosen in "bcde"], WhatIf))
     assert predicted["predicted_gain"].is_sorted()
     assert (predicted["predicted_high"] > predicted["predicted_gain"]).all()
 
@@ -187,18 +197,18 @@ def test_a_wrong_predictor_says_what_is_wrong(tmp_path):
     bad.write_text(json.dumps({"study": "s"}))
     with pytest.raises(PredictorError, match="suite: Field required"):
         read_predictor(bad)
-    other = read_predictor(paths.SHIPPED).model_dump()
+    other = read_predictor(SHIPPED).model_dump()
     other["features"] = {"length": {"mean": 0, "sd": 1, "coefficient": 1}}
     bad.write_text(json.dumps(other))
     with pytest.raises(PredictorError, match="length, not delta"):
         predict(bad, rows_to_table([an_arm("a", "b")], WhatIf))
 
 
-def test_the_figure_names_the_worst_arm(tmp_path, monkeypatch):
+def test_the_figure_names_the_worst_arm(tmp_path):
     rows = every_arm()
     gains = [gain_of(row) + (25 if (row["chosen"], row["selection"]) == ("e", "full") else 0) for row in rows]
-    tabulate(tmp_path, monkeypatch, rows, gains)
-    draw_prediction("prediction.csv", "arms.csv", "figure.png", study="s", suite="ood")
+    tabulate(tmp_path, rows, gains)
+    plot(tmp_path)
     assert (tmp_path / "figure.svg").stat().st_size > 0
     answer = (tmp_path / "figure.rst").read_text()
     assert "held-out pair of generators, 1: dpo, j, e over " in answer

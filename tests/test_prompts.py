@@ -5,11 +5,12 @@ import signal
 import polars as pl
 import pytest
 
-from prefdelta.audit.decontamination import tabulate_decontamination
+from prefdelta.audit.decontamination import Decontamination, tabulate_decontamination
 from prefdelta.generate.prompts import PromptsError, make_items, make_prompts
+from prefdelta.generate.settings import ItemsSettings, PromptsSettings
 from prefdelta.microworld.problems import held_out, parse
 from prefdelta.run.errors import PrefdeltaError
-from prefdelta.tables.findings import Decontamination
+from prefdelta.study.sources import BenchmarkSource, CorpusSource
 from prefdelta.tables.io import read_result_csv, read_table, rows_to_table, write_table
 from prefdelta.tables.stages import Dropped, Prompts
 
@@ -17,14 +18,25 @@ TASKS = {"arithmetic": 60, "program": 40, "story": 50}
 
 
 def prompts(path, split="train", seed=0, tasks=TASKS, operations=(2, 4)):
-    drawn = {"tasks": tasks, "operations": list(operations), "seed": seed}
     if split != "train":
-        make_items(path / f"{split}.parquet", split=split, **drawn)
+        suite(path, tasks, operations, seed, split)
         return read_table(path / f"{split}.parquet", Prompts)
-    make_items(path / "suite.parquet", split="suite", tasks={"arithmetic": 1}, operations=[8, 8], seed=seed)
-    make_prompts([path / "suite.parquet"], path / "p.parquet", path / "dropped.parquet", **drawn, ngram=8)
+    suite(path, {"arithmetic": 1}, (8, 8), seed)
+    training(path, tasks, operations, seed)
     assert read_table(path / "dropped.parquet", Dropped).is_empty()
     return read_table(path / "p.parquet", Prompts)
+
+
+def suite(path, tasks, operations=None, seed=0, split="suite"):
+    """Writes the items of ``split``."""
+    settings = ItemsSettings(split=split, tasks=tasks, operations=operations, seed=seed)
+    make_items([], path / f"{split}.parquet", settings=settings)
+
+
+def training(path, tasks, operations=None, seed=0):
+    """Writes p.parquet and dropped.parquet, for the items of suite.parquet."""
+    settings = PromptsSettings(tasks=tasks, operations=operations, seed=seed, ngram=8)
+    make_prompts([path / "suite.parquet"], [], path / "p.parquet", path / "dropped.parquet", settings=settings)
 
 
 @pytest.mark.parametrize("split", ["train", "in_domain"])
@@ -82,9 +94,8 @@ def test_more_prompts_than_there_are_problems_are_refused_rather_than_sought_for
 
 def test_stories_share_words_with_evaluation_items_and_stay(tmp_path):
     # A story has few words, so most share eight in a row with some item.
-    make_items(tmp_path / "suite.parquet", split="suite", tasks={"story": 200}, operations=[4, 4], seed=0)
-    files = ([tmp_path / "suite.parquet"], tmp_path / "p.parquet", tmp_path / "dropped.parquet")
-    make_prompts(*files, tasks={"story": 300}, operations=[4, 4], seed=0, ngram=8)
+    suite(tmp_path, {"story": 200}, (4, 4))
+    training(tmp_path, {"story": 300}, (4, 4))
     assert len(read_table(tmp_path / "p.parquet", Prompts)) == 300
 
 
@@ -99,25 +110,22 @@ def corpus(folder, questions, n):
     pl.DataFrame({"problem": questions, "answer": "7", "question_type": "math-word-problem"}).write_parquet(
         folder / "corpus.parquet"
     )
-    source = {"repo": str(folder / "corpus.parquet"), "split": "train", "n": n}
-    return {"openr1": source | {"min_characters": 20, "max_characters": 200}}
+    return {"openr1": CorpusSource(repo=str(folder / "corpus.parquet"), n=n, min_characters=20, max_characters=200)}
 
 
 def from_data_sets(folder, questions, n):
     """Items of a set in GSM8K's schema, the prompts of `corpus`, and what was left out."""
     items = pl.DataFrame({"question": [ITEM], "answer": ["He sold 7 + 5 = 12.\n#### 12"]})
     items.write_parquet(folder / "items.parquet")
-    source = {"repo": str(folder / "items.parquet"), "split": "train", "n": None}
-    make_items(folder / "suite.parquet", split="in_domain", tasks={"gsm8k": source}, operations=None, seed=0)
-    files = ([folder / "suite.parquet"], folder / "p.parquet", folder / "dropped.parquet")
-    make_prompts(*files, tasks=corpus(folder, questions, n), operations=None, seed=0, ngram=8)
+    suite(folder, {"gsm8k": BenchmarkSource(repo=str(folder / "items.parquet"))})
+    training(folder, corpus(folder, questions, n))
     return read_table(folder / "p.parquet", Prompts), read_table(folder / "dropped.parquet", Dropped)
 
 
 def test_items_and_prompts_of_data_sets_are_tables_of_their_split(tmp_path):
     made, _ = from_data_sets(tmp_path, QUESTIONS, 8)
     items = read_table(tmp_path / "suite.parquet", Prompts)
-    assert (items["split"].to_list(), items["task"].to_list(), items["answer"].to_list()) == (["in_domain"], ["gsm8k"], ["12"])
+    assert (items["split"].to_list(), items["task"].to_list(), items["answer"].to_list()) == (["suite"], ["gsm8k"], ["12"])
     assert (set(made["split"]), set(made["task"]), set(made["answer"])) == ({"train"}, {"openr1"}, {"7"})
     assert len(made) == 8
 

@@ -3,12 +3,17 @@
 import numpy as np
 import polars as pl
 import pytest
+from build import result
 
-from prefdelta.findings.intervals import Interval
-from prefdelta.findings.regressions import LeastSquares, tabulate_regressions
-from prefdelta.study import paths
+from prefdelta.answers.regressions import LeastSquares, Regressions, plot_regressions, tabulate_regressions
+from prefdelta.answers.settings import RegressionsSettings
+from prefdelta.findings.experiment import BASE, Results
+from prefdelta.findings.generator_deltas import GeneratorDeltas
+from prefdelta.forecast.whatif import WhatIf
+from prefdelta.measure.intervals import Interval
+from prefdelta.measure.settings import ArmSettings, Bootstrap, SuiteSettings
 from prefdelta.study.dimensions import DIMENSIONS
-from prefdelta.tables.findings import GeneratorDeltas, Regressions, WhatIf
+from prefdelta.study.lattice import Cell
 from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table, write_table
 from prefdelta.tables.stages import Predictions
 
@@ -72,10 +77,9 @@ def write_evals(path, rng, chance, n_items=300, samples=4):
 
 
 @pytest.fixture(scope="module")
-def regressions(tmp_path_factory):
+def table(tmp_path_factory):
     """A study in which the gain is 0.2 x chosen - 0.2 x rejected accuracy: the delta alone counts."""
-    folder, patch = tmp_path_factory.mktemp("study"), pytest.MonkeyPatch()
-    patch.chdir(folder)
+    folder = tmp_path_factory.mktemp("study")
     rng = np.random.default_rng(3)
     accuracies = [
         {
@@ -92,36 +96,41 @@ def regressions(tmp_path_factory):
         }
         for chosen, rejected in SIDES
     ]
-    write_result_table(rows_to_table(accuracies, GeneratorDeltas), GeneratorDeltas, "deltas.csv")
-    arms = []
+    write_result_table(rows_to_table(accuracies, GeneratorDeltas), GeneratorDeltas, folder / "deltas.csv")
+    arms, evals = [], {}
     for chosen, rejected in SIDES:
         words = {"policy": "p", "method": "dpo", "judge": "j", "chosen": chosen, "rejected": rejected, "selection": "full"}
-        cells = [{"study": "s", **words, "seed": str(seed)} for seed in range(3)]
+        cells = [Cell(**words, seed=seed) for seed in range(3)]
         for cell in cells:
             chance = 0.5 + 0.002 * (ABILITY[chosen] - ABILITY[rejected]) + rng.normal(0, 0.01)
-            write_evals(paths.EVAL.format(**cell), rng, chance)
-        arms.append({**words, "cells": cells})
-    write_evals(paths.EVAL_BASE.format(study="s", model="p"), rng, 0.5)
+            evals[cell] = folder / f"{chosen}{rejected}{cell.seed}.parquet"
+            write_evals(evals[cell], rng, chance)
+        arms.append(ArmSettings(**words, cells=cells))
+    write_evals(folder / "base.parquet", rng, 0.5)
     schema = WhatIf.to_schema().columns
     whatif = [
         {name: 1 if column.dtype.type != pl.String else "x" for name, column in schema.items()}
-        | {word: arm[word] for word in ("policy", "method", "judge", "chosen", "rejected", "selection")}
+        | arm.words
         | {f"delta_{name}": rng.uniform(-1, 1) for name in DIMENSIONS}
         for arm in arms
     ]
-    write_result_table(rows_to_table(whatif, WhatIf), WhatIf, "whatif.csv")
-    ladder = [arm for arm in arms if arm["rejected"] == "a"]
-    models = [
-        {"model": "ladder", "kind": "trend", "arms": ladder},
-        {"model": "grid", "kind": "quality", "arms": arms},
-        {"model": "dimensions", "kind": "dimensions", "arms": arms},
-        {"model": "tiny", "kind": "quality", "arms": arms[:4]},
+    write_result_table(rows_to_table(whatif, WhatIf), WhatIf, folder / "whatif.csv")
+    ladder = [arm for arm in arms if arm.rejected == "a"]
+    fits = [
+        {"fit": "ladder", "kind": "trend", "arms": ladder},
+        {"fit": "grid", "kind": "quality", "arms": arms},
+        {"fit": "dimensions", "kind": "dimensions", "arms": arms},
+        {"fit": "tiny", "kind": "quality", "arms": arms[:4]},
     ]
-    options = {"study": "s", "suite": "ood", "models": models, "n_resamples": 400, "seed": 0}
-    tabulate_regressions("deltas.csv", "whatif.csv", "regressions.csv", **options)
-    table = read_result_csv("regressions.csv", Regressions)
-    patch.undo()
-    return {(row["model"], row["term"]): row for row in table.iter_rows(named=True)}
+    settings = RegressionsSettings(fits=fits, suite="ood", bootstrap=Bootstrap(n_resamples=400, seed=0))
+    files = (folder / "deltas.csv", folder / "whatif.csv", evals, {"p": folder / "base.parquet"}, folder / "regressions.csv")
+    tabulate_regressions(*files, settings=settings)
+    return folder / "regressions.csv"
+
+
+@pytest.fixture(scope="module")
+def regressions(table):
+    return {(row["fit"], row["term"]): row for row in read_result_csv(table, Regressions).iter_rows(named=True)}
 
 
 def test_where_the_delta_alone_counts_the_grid_says_so(regressions):
@@ -157,5 +166,22 @@ def test_step_coherence_is_set_against_every_other_dimension(regressions):
             assert row["vif"] is None
 
 
-def test_a_model_with_too_few_arms_is_left_out(regressions):
+def test_a_fit_with_too_few_arms_is_left_out(regressions):
     assert not [key for key in regressions if key[0] == "tiny"]
+
+
+def test_the_figure_shows_grids_and_slopes_and_says_them(table, tmp_path):
+    gains = [
+        result(chosen, BASE, gain, rejected=rejected, generator_delta=ABILITY[chosen] - ABILITY[rejected])
+        for chosen, rejected in SIDES
+        for gain in [0.2 * (ABILITY[chosen] - ABILITY[rejected])]
+    ]
+    write_result_table(rows_to_table(gains, Results), Results, tmp_path / "grid.csv")
+    figure = tmp_path / "regressions.png"
+    plot_regressions(table, {"grid": tmp_path / "grid.csv"}, figure, settings=SuiteSettings(study="s", suite="ood"))
+    assert all(figure.with_suffix(suffix).stat().st_size for suffix in (".png", ".svg", ".pdf"))
+    caption = figure.with_suffix(".rst").read_text(encoding="utf-8").splitlines()
+    said = [line for line in caption if line.startswith("- ")]
+    assert len(said) == len(read_result_csv(table, Regressions))
+    assert said[0].startswith("- ladder, generator_delta: rises by +")
+    assert caption[0].startswith("**What does the gain depend on") and caption[-1].startswith("*Caveat.*")

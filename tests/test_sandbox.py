@@ -244,9 +244,8 @@ def test_nothing_is_left_of_a_program():
 def test_a_program_ends_with_us(how, tmp_path):
     import signal
 
-    code = (
-        "from prefdelta.sandbox import run\nrun('import time; time.sleep(60)', '', seconds=60, memory_mb=256, output_bytes=100)"
-    )
+    bounds = "seconds=60, memory_mb=256, output_bytes=100"
+    code = f"from prefdelta.data.sandbox import run\nrun('import time; time.sleep(60)', '', {bounds})"
     job = psutil.Popen([sys.executable, "-c", code])
     eventually(lambda: len(job.children(recursive=True)) == 2)
     family = job.children(recursive=True)
@@ -271,7 +270,7 @@ def test_several_run_at_once():
 
 def test_without_namespaces_nothing_is_run_and_the_message_helps(tmp_path):
     code = (
-        "import sys\nfrom prefdelta.sandbox import SandboxError, run\n"
+        "import sys\nfrom prefdelta.data.sandbox import SandboxError, run\n"
         "try:\n    run('print(1)', '', seconds=1, memory_mb=256, output_bytes=100)\n"
         "except SandboxError as error:\n    sys.exit(f'refused: {error}')"
     )

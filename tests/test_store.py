@@ -120,7 +120,7 @@ def test_an_entry_that_is_damaged_within_is_none(folder):
 def test_many_processes_write_at_once_and_nothing_is_lost(folder):
     code = """
 import json, sys
-from prefdelta.store import Store
+from prefdelta.endpoint.store import Store
 store = Store({"kind": "url", "base_url": "http://a/v1"})
 for number in range(300):
     request = {"who": sys.argv[1], "number": number}
@@ -182,7 +182,7 @@ def test_keys_take_little_memory(monkeypatch):
 def test_a_killed_process_loses_nothing_that_was_put(folder):
     code = """
 import os, signal
-from prefdelta.store import Store
+from prefdelta.endpoint.store import Store
 store = Store({"kind": "url", "base_url": "http://a/v1"})
 for number in range(20):
     store.put(store.key({"number": number}), "{}", {"number": number}, None)

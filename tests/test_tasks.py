@@ -1,6 +1,7 @@
 """Benchmarks on files of the public sets' schemas, with items made up here."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 
 from prefdelta import tasks
 from prefdelta.data.dataset import DatasetError, load_rows
-from prefdelta.run.provenance import code_digest
+from prefdelta.run.provenance import code
+from prefdelta.study.sources import BenchmarkSource, Source
 from prefdelta.tables.io import read_table, write_table
 from prefdelta.tables.stages import Prompts
 from prefdelta.tasks import TaskError, find, items, score_all
@@ -33,7 +35,12 @@ def parquet(folder, rows, split="test", config="data", features=None):
     """One split of a data set as the hub stores it: ``{config}/{split}-00000-of-00001.parquet``."""
     (folder / config).mkdir(parents=True, exist_ok=True)
     datasets.Dataset.from_list(rows, features=features).to_parquet(folder / config / f"{split}-00000-of-00001.parquet")
-    return {"repo": str(folder), "split": split}
+    return BenchmarkSource(repo=str(folder), split=split)
+
+
+def but(source, **changes):
+    """``source`` with ``changes``."""
+    return source.model_copy(update=changes)
 
 
 def configs(folder, names, splits):
@@ -64,7 +71,7 @@ def math500(folder):
         for n in range(1, 12)
     ]
     jsonl(folder / "test.jsonl", rows)
-    return {"repo": str(folder), "split": "test"}
+    return BenchmarkSource(repo=str(folder), split="test")
 
 
 def gsm8k(folder):
@@ -79,7 +86,7 @@ def gsm8k(folder):
             ]
             parquet(folder, rows, split, config)
     configs(folder, ("main", "socratic"), ("train", "test"))
-    return {"repo": str(folder), "config": "main", "split": "test"}
+    return BenchmarkSource(repo=str(folder), config="main", split="test")
 
 
 def amc(folder):
@@ -97,7 +104,7 @@ def aime(folder):
 
 def aime_2024(folder):
     rows = [{"ID": f"2024-I-{n}", "Problem": f"Find {n} squared.", "Solution": "...", "Answer": n**2} for n in range(1, 4)]
-    return parquet(folder, rows, "train") | {"columns": {"problem": "Problem", "answer": "Answer"}}
+    return but(parquet(folder, rows, "train"), columns={"problem": "Problem", "answer": "Answer"})
 
 
 def theoremqa(folder):
@@ -177,7 +184,7 @@ def test_columns_of_aime_are_those_that_the_source_names(tmp_path):
     source = aime_2024(tmp_path)
     assert sorted(row["answer"] for row in items("aime", source, "s")) == ["1", "4", "9"]
     with pytest.raises(DatasetError, match="no column problem, answer; it has ID, Problem, Solution, Answer"):
-        items("aime", source | {"columns": None}, "s")
+        items("aime", but(source, columns=None), "s")
 
 
 def test_an_answer_that_is_no_integer_is_refused(tmp_path):
@@ -302,10 +309,10 @@ def test_a_subset_does_not_depend_on_the_order_of_the_file_and_a_larger_one_hold
     lines = (tmp_path / "a" / "test.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "test.jsonl").write_text("".join(reversed(lines + lines[:3])))
-    ids = {n: [row["prompt_id"] for row in items("math500", source | {"n": n}, "s")] for n in (4, 8, 50)}
+    ids = {n: [row["prompt_id"] for row in items("math500", but(source, n=n), "s")] for n in (4, 8, 50)}
     assert [len(some) for some in ids.values()] == [4, 8, 11]
     assert set(ids[4]) < set(ids[8]) < set(ids[50])
-    assert [row["prompt_id"] for row in items("math500", {"repo": str(tmp_path / "b"), "split": "test", "n": 4}, "t")] == ids[4]
+    assert [row["prompt_id"] for row in items("math500", but(source, repo=str(tmp_path / "b"), n=4), "t")] == ids[4]
 
 
 def test_an_item_has_another_id_in_another_task(tmp_path):
@@ -321,18 +328,19 @@ def test_no_items_is_an_error(tmp_path):
         items("theoremqa", parquet(tmp_path / "pictures", pictures), "s")
 
 
-@pytest.mark.parametrize("name", ["math501", "common", "__init__", "lm_evil:x"])
-def test_an_unknown_task_is_refused_with_the_known_ones(name):
-    with pytest.raises(TaskError, match=r"no task.*gsm8k.*math500.*arithmetic"):
-        find(name)
+def test_a_task_is_started_from_a_module_of_its_own():
+    modules = {name: tasks.module_name(name) for name in ("gsm8k", "lm_eval:gsm8k", "story")}
+    assert modules == {"gsm8k": "gsm8k", "lm_eval:gsm8k": "lm_eval", "story": "microworld"}
+    for name, module in modules.items():
+        assert type(find(name)).__module__ == f"prefdelta.tasks.{module}"
 
 
-def test_code_of_a_task_is_known_without_importing_it():
-    digest = {name: json.loads(code_digest(tasks.module_file(name))) for name in ("gsm8k", "mmlu_pro", "lm_eval:x", "story")}
-    assert {"tasks/gsm8k.py", "tasks/common.py", "dataset.py"} <= set(digest["gsm8k"])
-    assert "tasks/microworld.py" in digest["story"] and "tasks/lm_eval.py" in digest["lm_eval:x"]
-    assert not any("gsm8k" in file for name in ("mmlu_pro", "lm_eval:x", "story") for file in digest[name])
-    assert not any(file.startswith("tasks/") and file != "tasks/__init__.py" for file in json.loads(code_digest(tasks.__file__)))
+def test_code_of_a_task_is_its_own_and_what_it_uses():
+    folder = Path(tasks.__file__).parent
+    found = {name: set(code(folder / f"{name}.py").definitions) for name in ("gsm8k", "mmlu_pro", "lm_eval", "microworld")}
+    assert {"tasks/gsm8k.py:Task", "tasks/common.py:MathTask", "data/dataset.py:load_split"} <= found["gsm8k"]
+    assert not any("gsm8k" in key for name in ("mmlu_pro", "lm_eval", "microworld") for key in found[name])
+    assert not any(key.startswith("tasks/") and "__init__" not in key for key in code(tasks.__file__).definitions)
 
 
 def test_the_micro_world_is_a_task(tmp_path):
@@ -347,20 +355,20 @@ def test_the_micro_world_is_a_task(tmp_path):
 def test_files_are_read_by_glob_where_a_set_has_no_other_form(tmp_path):
     for number in (1, 2, 3):
         jsonl(tmp_path / f"test{number}.jsonl", [{"n": number}])
-    assert load_rows({"repo": str(tmp_path), "files": ["test[12].jsonl"]}) == [{"n": 1}, {"n": 2}]
-    assert load_rows({"repo": str(tmp_path / "test3.jsonl"), "split": "test"}) == [{"n": 3}]
+    assert load_rows(Source(repo=str(tmp_path), files=["test[12].jsonl"])) == [{"n": 1}, {"n": 2}]
+    assert load_rows(Source(repo=str(tmp_path / "test3.jsonl"), split="test")) == [{"n": 3}]
     with pytest.raises(DatasetError, match=r"no files that match x\*"):
-        load_rows({"repo": str(tmp_path), "files": ["x*"]})
+        load_rows(Source(repo=str(tmp_path), files=["x*"]))
 
 
 def test_an_unknown_split_config_or_folder_is_named_with_what_there_is(tmp_path):
     source = gsm8k(tmp_path / "set")
     with pytest.raises(DatasetError, match=r"split dev.*'train', 'test'.*check `split`"):
-        load_rows(source | {"split": "dev"})
+        load_rows(but(source, split="dev"))
     with pytest.raises(DatasetError, match=r"config hard.*main.*socratic"):
-        load_rows(source | {"config": "hard"})
+        load_rows(but(source, config="hard"))
     with pytest.raises(DatasetError, match="neither a local file or folder nor a set on the hub"):
-        load_rows({"repo": str(tmp_path / "nowhere")})
+        load_rows(Source(repo=str(tmp_path / "nowhere")))
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -385,13 +393,15 @@ def hub_messages(sources, **env):
     """What a process with the environment ``env`` says that reads ``sources``."""
     code = """
 import json, sys
-from prefdelta.dataset import DatasetError, load_rows
+from prefdelta.data.dataset import DatasetError, load_rows
+from prefdelta.study.sources import Source
 for source in json.loads(sys.argv[1]):
     try:
-        load_rows(source)
+        load_rows(Source(**source))
     except DatasetError as error:
         print(str(error).replace("\\n", " "))
 """
+    env |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
     run = subprocess.run([sys.executable, "-c", code, json.dumps(sources)], env=env, capture_output=True, text=True, timeout=100)
     assert run.returncode == 0, run.stderr
     return run.stdout.splitlines()
@@ -449,7 +459,8 @@ def sums(folder, text=LOCAL_TASK, **options):
     for split, first in (("train", 50), ("test", 1)):
         rows = [{"question": f"{n}+{n}", "answer": str(2 * n)} for n in range(first, first + 4)]
         jsonl(folder / "data" / f"{split}.jsonl", rows)
-    return {"repo": str(folder / "data"), "include_path": str(folder / "yaml"), "split": "train", "filter": "last", **options}
+    words = {"include_path": str(folder / "yaml"), "filter": "last"} | options
+    return BenchmarkSource(repo=str(folder / "data"), **words)
 
 
 def test_a_task_of_lm_eval_is_prompted_with_its_examples_and_scored_without_its_data(tmp_path):
@@ -504,7 +515,7 @@ def test_data_of_another_schema_are_refused(tmp_path):
 
 
 def test_own_gsm8k_of_lm_eval(tmp_path):
-    source = gsm8k(tmp_path) | {"include_path": str(LM_EVAL / "gsm8k"), "config": None, "filter": "flexible-extract"}
+    source = but(gsm8k(tmp_path), include_path=str(LM_EVAL / "gsm8k"), config=None, filter="flexible-extract")
     rows = items("lm_eval:gsm8k_cot_zeroshot", source, "s")
     assert all(row["prompt"].startswith("Q: main") and row["prompt"].endswith("step by step.") for row in rows)
     # As if found among lm-eval's own tasks, whose search takes long.
@@ -519,7 +530,7 @@ def test_own_gsm8k_of_lm_eval(tmp_path):
 
 
 def test_own_mmlu_pro_of_lm_eval_has_five_examples_of_its_subject(tmp_path):
-    source = mmlu_pro(tmp_path) | {"include_path": str(LM_EVAL / "mmlu_pro")}
+    source = but(mmlu_pro(tmp_path), include_path=str(LM_EVAL / "mmlu_pro"))
     rows = items("lm_eval:mmlu_pro_math", source, "s")
     assert len(rows) == 2 and all(row["prompt"].count("Question:") == 6 for row in rows)
     letters = [json.loads(row["answer"])["doc"]["answer"] for row in rows]
@@ -538,7 +549,8 @@ def test_own_gpqa_of_lm_eval_shuffles_its_options_the_same_way_every_time(tmp_pa
     ]
     parquet(tmp_path, rows, "train", "gpqa_diamond")
     configs(tmp_path, ("gpqa_diamond",), ("train",))
-    source = {"repo": str(tmp_path), "include_path": str(LM_EVAL / "gpqa" / "cot_zeroshot"), "filter": "flexible-extract"}
+    folder = str(LM_EVAL / "gpqa" / "cot_zeroshot")
+    source = BenchmarkSource(repo=str(tmp_path), include_path=folder, filter="flexible-extract")
     name = "lm_eval:gpqa_diamond_cot_zeroshot"
     first = items(name, source, "s")
     assert first == items(name, source, "s")

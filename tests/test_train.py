@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import threading
+from dataclasses import asdict
 from math import log
 
 import build
@@ -19,28 +20,47 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
-from prefdelta.checkpoints.manifest import write_manifest
+from prefdelta.checkpoints.manifest import read_manifest, write_manifest
+from prefdelta.checkpoints.settings import PretrainSettings
 from prefdelta.generate.chat import render
 from prefdelta.microworld import authors, problems
 from prefdelta.microworld.pretrain import make_model, make_tokenizer, pretrain_model
 from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
-from prefdelta.study.recipe import Gates
+from prefdelta.study.lattice import SIDES, Cell
+from prefdelta.study.models import Chat
+from prefdelta.study.recipe import Gates, Recipe
+from prefdelta.study.run import TrainingRun
 from prefdelta.tables.io import read_table, write_table
 from prefdelta.tables.stages import Pairs, References, Traces
-from prefdelta.train import policy as train
+from prefdelta.train import fit
+from prefdelta.train.policy import train_policy
 from prefdelta.train.reference import compute_reference
+from prefdelta.train.settings import PolicyRun, PolicySettings, ReferenceRun, ReferenceSettings
+from prefdelta.train.trainers import TrainingError
 
-RECIPE = {"trainer": "dpo", "beta": 0.5, "learning_rate": 1e-3, "batch_size": 8, "steps": 4, "checkpoint_steps": 2}
-CHAT = {"system": None, "chat_template_kwargs": {}}
+RECIPE = {"trainer": "dpo", "beta": 0.5, "learning_rate": 1e-3, "batch_size": 8, "steps": 4}
+RUN = {"checkpoint_steps": 2}
 CUT = 34  # tokens, which cut some traces of each side and no prompt
 LN2 = log(2)
 OPEN = Gates(judge_coverage=0, identical_pairs=1, truncated=1)
-CELL = dict.fromkeys(("study", "policy", "method", "judge", "chosen", "rejected", "selection", "seed"), "x")
+CELL = Cell(policy="p", method="m", judge="j", chosen="good", rejected="bad", selection="full", seed=0)
+
+
+def store_references(folder, traces, max_length=1024):
+    """References of both sides' ``traces`` (a folder), under the base model of ``folder``."""
+    settings = ReferenceSettings(max_length=max_length, arithmetic="float32", chat=Chat())
+    for side in SIDES:
+        files = (traces / f"{side}.parquet", folder / "base" / "manifest.json", reference(folder, side, max_length))
+        compute_reference(*files, settings=settings, run=ReferenceRun(batch_size=7), threads=1)
+
+
+def reference(folder, side, max_length=1024):
+    return folder / f"{side}-{max_length}.parquet"
 
 
 def made(folder, prompts, texts):
     """Files of a base model's folder: `Traces` of both sides, their references, and `Pairs`."""
-    for side in ("chosen", "rejected"):
+    for side in SIDES:
         rows = [
             {
                 "trace_id": f"{number}:{side}:0",
@@ -59,9 +79,8 @@ def made(folder, prompts, texts):
             for number, (prompt, text) in enumerate(zip(prompts, texts[side], strict=True))
         ]
         write_table(pl.DataFrame(rows, schema_overrides={"answer": pl.String}), Traces, folder / f"{side}.parquet")
-        lengths = {"max_lengths": [CUT, 1024], "batch_size": 7, "dtype": "float32"}
-        files = (folder / f"{side}.parquet", folder / "base" / "manifest.json", folder / f"{side}_reference.parquet")
-        compute_reference(*files, **lengths, chat=CHAT, threads=1)
+    for max_length in (CUT, 1024):
+        store_references(folder, folder, max_length)
     levels = {f"{side}_{name}": level for side, level in (("chosen", 5.0), ("rejected", 3.0)) for name in CRITERIA}
     rows = [
         {
@@ -87,35 +106,33 @@ def made(folder, prompts, texts):
 def inputs(tmp_path_factory):
     """A base model, 20 pairs (faultless over faulty) and the references of both sides, as files."""
     folder = tmp_path_factory.mktemp("train")
-    shape = {"family": "qwen3", "hidden_size": 16, "layers": 1, "heads": 2, "operations": [2, 3], "domains": ["arithmetic"]}
-    speed = {"steps": 30, "batch_size": 16, "learning_rate": 5e-3, "seed": 0, "threads": 1}
-    pretrain_model(folder / "base" / "manifest.json", **shape, **speed, authors=[(1.0, {})], writes="traces")
+    shape = {"family": "qwen3", "hidden_size": 16, "layers": 1, "heads": 2, "operations": (2, 3), "domains": ["arithmetic"]}
+    speed = {"steps": 30, "batch_size": 16, "learning_rate": 5e-3, "seed": 0}
+    settings = PretrainSettings(**shape, **speed, authors=[(1.0, {})], writes="traces")
+    pretrain_model(folder / "base" / "manifest.json", settings=settings, threads=1)
     rng = random.Random(0)
-    drawn = [problems.draw("arithmetic", rng.choice([2, 3]), rng) for _ in range(20)]
+    drawn = [problems.random_problem("arithmetic", rng.choice([2, 3]), rng) for _ in range(20)]
     sides = {"chosen": {}, "rejected": dict.fromkeys(DIMENSIONS, 0.5)}
     texts = {side: [authors.write(problem, faults, rng) for problem in drawn] for side, faults in sides.items()}
     return made(folder, [problems.render(problem, rng) for problem in drawn], texts)
 
 
-def run(inputs, output, references=None, pairs=None, **changes):
-    recipe = RECIPE | changes
-    stored = {side: inputs / f"{side}_reference.parquet" for side in ("chosen", "rejected")}
-    train.train_policy(
+def run(inputs, output, references=None, pairs=None, machine=None, **changes):
+    recipe, how = Recipe.model_validate(RECIPE | changes), TrainingRun(**RUN | (machine or {}))
+    stored = references or {side: reference(inputs, side, recipe.max_length) for side in SIDES}
+    unit = recipe.unit(how)
+    train_policy(
         pairs or inputs / "pairs.parquet",
         inputs / "base" / "manifest.json",
         {},
-        {} if recipe["trainer"] == "sft" else references or stored,
+        stored if recipe.has_reference else {},
         output / "manifest.json",
-        output.with_name(f"{output.name}.log"),
-        recipe=recipe,
-        n_steps=recipe["steps"],
-        cell=CELL,
-        chat=CHAT,
-        gates=OPEN,
-        seed=3,
+        settings=PolicySettings(study="s", recipe=recipe, n_steps=recipe.steps, unit=unit, cell=CELL, chat=Chat(), seed=3),
+        run=PolicyRun(training=how, gates=OPEN),
         threads=1,
+        log_file=output.with_name(f"{output.name}.log"),
     )
-    return json.loads((output / "manifest.json").read_text())
+    return read_manifest(output / "manifest.json")
 
 
 def weights(folder):
@@ -131,7 +148,7 @@ def stock(inputs, output, trainer="dpo", normalised=False, lora=None, **changes)
     set_seed(3)
     tokenizer = AutoTokenizer.from_pretrained(inputs / "base")
     pairs = read_table(inputs / "pairs.parquet", Pairs)
-    prompts = [render(tokenizer, prompt, CHAT) for prompt in pairs["prompt"]]
+    prompts = [render(tokenizer, prompt, Chat()) for prompt in pairs["prompt"]]
     sides = {side: [text + tokenizer.eos_token for text in pairs[side]] for side in ("chosen", "rejected")}
     arguments = {"learning_rate": 1e-3, "per_device_train_batch_size": 8, "lr_scheduler_type": "linear", "seed": 3, "beta": 0.5}
     arguments |= {"output_dir": output / "work", "logging_steps": 1, "report_to": "none", "use_cpu": True, "disable_tqdm": True}
@@ -184,20 +201,19 @@ def test_same_cell_and_seed_give_the_same_weights(inputs, tmp_path):
 
 
 def test_references_of_another_policy_are_refused(inputs, tmp_path):
-    wrong = read_table(inputs / "rejected_reference.parquet", References).with_columns(logp=pl.col("logp") - 3)
+    wrong = read_table(reference(inputs, "rejected"), References).with_columns(logp=pl.col("logp") - 3)
     write_table(wrong, References, tmp_path / "wrong.parquet")
-    references = {"chosen": inputs / "chosen_reference.parquet", "rejected": tmp_path / "wrong.parquet"}
-    with pytest.raises(train.TrainingError, match=r"not 0\.6931.*wrong\.parquet"):
+    references = {"chosen": reference(inputs, "chosen"), "rejected": tmp_path / "wrong.parquet"}
+    with pytest.raises(TrainingError, match=r"not 0\.6931.*wrong\.parquet"):
         run(inputs, tmp_path / "out", references)
     assert not (tmp_path / "out" / "manifest.json").exists()
-    missing = {"chosen": inputs / "chosen_reference.parquet", "rejected": inputs / "chosen_reference.parquet"}
-    with pytest.raises(train.TrainingError, match="20 rejected traces have no reference"):
-        run(inputs, tmp_path / "out", missing)
+    with pytest.raises(TrainingError, match=r"20 rejected traces have no reference in .*chosen-1024\.parquet"):
+        run(inputs, tmp_path / "out", dict.fromkeys(SIDES, reference(inputs, "chosen")))
 
 
-def test_references_at_another_length_are_missed(inputs, tmp_path):
-    with pytest.raises(train.TrainingError, match="20 chosen traces have no reference at max_length 77"):
-        run(inputs, tmp_path / "out", max_length=77)
+def test_references_at_another_length_are_refused(inputs, tmp_path):
+    with pytest.raises(TrainingError, match=r"not 0\.6931.*chosen-1024\.parquet"):
+        run(inputs, tmp_path / "out", {side: reference(inputs, side) for side in SIDES}, max_length=CUT)
 
 
 def lengths(inputs, side):
@@ -210,15 +226,15 @@ def lengths(inputs, side):
 @pytest.mark.parametrize("trainer", ["dpo", "kto", "sft"])
 def test_traces_that_the_limit_cuts_are_counted_for_each_side(inputs, tmp_path, trainer):
     recipe = {"trainer": trainer, "beta": None if trainer == "sft" else 0.5, "max_length": CUT, "steps": 1}
-    expected = {side: sum(length > CUT for length in lengths(inputs, side)) for side in ("chosen", "rejected")}
+    expected = {side: sum(length > CUT for length in lengths(inputs, side)) for side in SIDES}
     assert 0 < expected["chosen"] < expected["rejected"] <= 20
     assert run(inputs, tmp_path / "cut", **recipe)["n_truncated"] == expected
     assert run(inputs, tmp_path / "whole", **recipe | {"max_length": 1024})["n_truncated"] == {"chosen": 0, "rejected": 0}
 
 
 def test_a_prompt_that_fills_the_limit_alone_is_an_error(inputs, tmp_path):
-    with pytest.raises(train.TrainingError, match="20 prompts fill max_length 5 alone, such as 0"):
-        run(inputs, tmp_path / "out", max_length=5)
+    with pytest.raises(TrainingError, match="20 prompts fill max_length 5 alone, such as 0"):
+        run(inputs, tmp_path / "out", {side: reference(inputs, side) for side in SIDES}, max_length=5)
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
@@ -232,16 +248,18 @@ def test_normalising_by_length_changes_the_loss(inputs, tmp_path):
     "recipe", [{}, {"trainer": "sft", "beta": None}, {"length_normalised": True}], ids=["dpo", "sft", "normalised"]
 )
 def test_batches_in_parts_give_the_weights_of_whole_ones(inputs, tmp_path, recipe):
-    # The last batch of an epoch is a part of one, too: 20 examples in batches of 8.
-    whole = run(inputs, tmp_path / "whole", **recipe)
-    parts = run(inputs, tmp_path / "parts", **recipe, micro_batch=2)
+    # The last batch of a pass is a part of one, too, which micro-batches do not divide: 3 of 19 pairs, as 2 and 1.
+    pairs = tmp_path / "pairs.parquet"
+    write_table(read_table(inputs / "pairs.parquet", Pairs).head(19), Pairs, pairs)
+    whole = run(inputs, tmp_path / "whole", pairs=pairs, **recipe)
+    parts = run(inputs, tmp_path / "parts", pairs=pairs, **recipe, machine={"micro_batch": 2})
     assert parts["losses"] == pytest.approx(whole["losses"], abs=1e-4)
     assert difference(tmp_path / "parts", tmp_path / "whole") < 0.05 * difference(tmp_path / "whole", inputs / "base")
 
 
 def test_gradient_checkpointing_changes_no_weight(inputs, tmp_path):
     run(inputs, tmp_path / "plain", steps=2)
-    run(inputs, tmp_path / "saving", steps=2, gradient_checkpointing=True)
+    run(inputs, tmp_path / "saving", steps=2, machine={"gradient_checkpointing": True})
     assert difference(tmp_path / "saving", tmp_path / "plain") < 1e-6
 
 
@@ -257,9 +275,7 @@ def test_a_policy_in_bfloat16_is_trained_in_float32_and_saved_as_it_was(inputs, 
     AutoModelForCausalLM.from_pretrained(inputs / "base", dtype=torch.bfloat16).save_pretrained(half / "base")
     AutoTokenizer.from_pretrained(inputs / "base").save_pretrained(half / "base")
     write_manifest(half / "base" / "manifest.json", {})
-    for side in ("chosen", "rejected"):
-        files = (inputs / f"{side}.parquet", half / "base" / "manifest.json", half / f"{side}_reference.parquet")
-        compute_reference(*files, batch_size=7, dtype="float32", max_lengths=[1024], chat=CHAT, threads=1)
+    store_references(half, inputs)
     (half / "pairs.parquet").write_bytes((inputs / "pairs.parquet").read_bytes())
     small = run(half, tmp_path / "out", learning_rate=1e-5)  # a step that bfloat16 weights would not take
     assert small["losses"][-1] < small["losses"][0]
@@ -285,18 +301,45 @@ def test_adapter_is_merged_into_a_plain_checkpoint(inputs, tmp_path):
     assert difference(tmp_path, inputs / "base") > 1e-5
 
 
-def test_checkpoints_of_other_settings_are_not_resumed(inputs, tmp_path, monkeypatch):
-    def killed(self, args, state, *_, **__):
+@pytest.fixture
+def killed(inputs, tmp_path, monkeypatch):
+    """The folder of a training that was killed in its third step."""
+
+    def kill(self, args, state, *_, **__):
         if state.global_step == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(train.Progress, "on_log", killed)
-        run(inputs, tmp_path)
-    assert list(tmp_path.glob(".trainer/checkpoint-*"))
-    manifest = run(inputs, tmp_path, learning_rate=2e-3)
+        patched.setattr(fit.Progress, "on_log", kill)
+        run(inputs, tmp_path / "killed")
+    assert list(tmp_path.glob("killed/.trainer/checkpoint-*"))
+    return tmp_path / "killed"
+
+
+@pytest.mark.parametrize("changes", [{"learning_rate": 2e-3}, {"machine": {"micro_batch": 4}}], ids=["recipe", "run"])
+def test_checkpoints_of_other_settings_are_not_resumed(inputs, killed, tmp_path, caplog, changes):
+    caplog.set_level("INFO")
+    manifest = run(inputs, killed, **changes)
+    assert "going on from" not in caplog.text
     assert len(manifest["losses"]) == 4
-    assert manifest["files"] == run(inputs, tmp_path / "fresh", learning_rate=2e-3)["files"]
+    assert manifest["files"] == run(inputs, tmp_path / "fresh", **changes)["files"]
+
+
+def test_a_killed_run_goes_on_though_it_saves_more_rarely(inputs, killed, tmp_path, caplog):
+    caplog.set_level("INFO")
+    manifest = run(inputs, killed, machine={"checkpoint_steps": 3, "gradient_checkpointing": True})
+    assert "going on from" in caplog.text
+    assert manifest["losses"] == pytest.approx(run(inputs, tmp_path / "fresh")["losses"], abs=1e-5)
+    assert difference(killed, tmp_path / "fresh") < 1e-6
+
+
+def test_the_manifest_tells_content_and_run_apart(inputs, tmp_path):
+    manifest = run(inputs, tmp_path, machine={"micro_batch": 4})
+    assert manifest["cell"] == asdict(CELL)
+    assert manifest["recipe"] == Recipe.model_validate(RECIPE).model_dump()
+    assert manifest["run"] == TrainingRun(checkpoint_steps=2, micro_batch=4).model_dump()
+    assert {"torch", "transformers", "trl", "python"} <= manifest["versions"].keys()
+    assert manifest["base"] == read_manifest(inputs / "base" / "manifest.json")["files"]
 
 
 def parts(text):
@@ -320,12 +363,12 @@ def reasoner(request, tmp_path_factory):
 @pytest.mark.parametrize("trainer", ["dpo", "kto", "sft"])
 def test_reasoning_is_trained_on_though_the_template_drops_it(reasoner, tmp_path, monkeypatch, trainer):
     seen = []
-    original = train.make_trainer
-    monkeypatch.setattr(train, "make_trainer", lambda *words, **names: seen.append(original(*words, **names)) or seen[0])
+    original = fit.make_trainer
+    monkeypatch.setattr(fit, "make_trainer", lambda *words, **names: seen.append(original(*words, **names)) or seen[0])
     manifest = run(reasoner, tmp_path / "out", trainer=trainer, beta=None if trainer == "sft" else 0.5, steps=1)
     if trainer == "dpo":  # references were computed from the same tokens
         assert manifest["losses"][0] == pytest.approx(LN2, abs=1e-4)
-    ((trainer_, _),) = seen
+    ((trainer_, *_),) = seen
     tokenizer = AutoTokenizer.from_pretrained(reasoner / "base")
     for row in trainer_.train_dataset:
         if trainer == "dpo":
@@ -344,29 +387,29 @@ def test_reasoning_is_trained_on_though_the_template_drops_it(reasoner, tmp_path
 
 @pytest.fixture
 def sixteen(inputs, tmp_path):
-    """Pairs of whole batches: several processes fill up the last one with the first pairs."""
+    """Pairs of whole batches: several processes leave out what does not fill one."""
     write_table(read_table(inputs / "pairs.parquet", Pairs).head(16), Pairs, tmp_path / "pairs.parquet")
     return tmp_path / "pairs.parquet"
 
 
 def test_two_processes_train_like_one_and_go_on_after_a_kill(inputs, sixteen, tmp_path):
-    recipe = {"steps": 30, "checkpoint_steps": 2, "learning_rate": 1e-4}
+    recipe = {"steps": 30, "learning_rate": 1e-4}
     one = run(inputs, tmp_path / "one", pairs=sixteen, **recipe)
     output = tmp_path / "two"
 
     def kill():
         eventually(lambda: list(output.glob(".trainer/checkpoint-*/trainer_state.json")), patience=100)
-        mark = str(output / ".trainer/job.json")
+        mark = str(output / ".trainer/training.json")
         workers = [process for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or [])]
         os.kill(max(workers, key=lambda process: process.create_time()).pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(train.TrainingError, match=rf"accelerate launch ended with exit code .* {tmp_path}/two\.log"):
-        run(inputs, output, pairs=sixteen, **recipe, gpus=2)
+    with pytest.raises(TrainingError, match=rf"accelerate launch ended with exit code .* {tmp_path}/two\.log"):
+        run(inputs, output, pairs=sixteen, **recipe, machine={"gpus": 2})
     killer.join()
     assert not (output / "manifest.json").exists()
-    two = run(inputs, output, pairs=sixteen, **recipe, gpus=2)
+    two = run(inputs, output, pairs=sixteen, **recipe, machine={"gpus": 2})
     assert "going on from" in (tmp_path / "two.log").read_text()
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-4)
     assert difference(output, tmp_path / "one") < 0.05 * difference(tmp_path / "one", inputs / "base")
@@ -375,6 +418,7 @@ def test_two_processes_train_like_one_and_go_on_after_a_kill(inputs, sixteen, tm
 
 # accelerate shards over GPUs only. This makes it take the CPU for one, in the processes of a launch.
 SHARD_ON_CPU = """
+import json
 import os
 if "LOCAL_RANK" in os.environ:
     import torch
@@ -400,7 +444,7 @@ def test_sharded_training_gives_the_weights_of_training_in_one_process(inputs, s
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     recipe = {"steps": 3, "learning_rate": 1e-4}
     one = run(inputs, tmp_path / "one", pairs=sixteen, **recipe)
-    two = run(inputs, tmp_path / "two", pairs=sixteen, **recipe, gpus=2, sharding="fsdp", micro_batch=2)
+    two = run(inputs, tmp_path / "two", pairs=sixteen, **recipe, machine={"gpus": 2, "sharding": "fsdp", "micro_batch": 2})
     assert "sharded as FSDPQwen3ForCausalLM {'DTensor'}" in (tmp_path / "two.log").read_text()
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-4)
     assert weights(tmp_path / "two").keys() == weights(tmp_path / "one").keys()
@@ -417,6 +461,16 @@ def test_completion_tokens_are_those_that_whole_passes_read(inputs, tmp_path, tr
     passes, n_sides = steps // -(-examples // RECIPE["batch_size"]), 1 if trainer == "sft" else 2
     # TRL counts the tokens of prompts and completions that its batches hold.
     assert manifest["n_completion_tokens"] == manifest["n_tokens"] - passes * n_sides * n_prompt_tokens > 0
+
+
+def test_several_processes_leave_out_what_does_not_fill_a_pass_of_all(inputs, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(SHARD_ON_CPU)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    machine = {"gpus": 2, "sharding": "fsdp", "micro_batch": 4}
+    two = run(inputs, tmp_path / "two", steps=4, machine=machine)  # 20 pairs: 16 in two steps, and again
+    one = run(inputs, tmp_path / "one", steps=3)  # 20 in three
+    assert two["n_completion_tokens"] == pytest.approx(one["n_completion_tokens"] * 32 / 20, abs=1)
+    assert two["metrics"]["epoch"] == 2
 
 
 def test_completion_tokens_of_a_part_of_a_pass_are_its_share(inputs, tmp_path):

@@ -18,28 +18,37 @@ from starlette.testclient import TestClient
 from test_judge import rate
 
 from prefdelta.checkpoints.manifest import write_manifest
-from prefdelta.endpoint import client
-from prefdelta.endpoint.client import connected
-from prefdelta.endpoint.serving import EndpointError
+from prefdelta.checkpoints.settings import PretrainSettings
+from prefdelta.endpoint import client, servers
+from prefdelta.endpoint.servers import connected
+from prefdelta.endpoint.serving import EndpointError, Served
 from prefdelta.endpoint.transformers_server import Completer, application
 from prefdelta.judge.ratings import JudgeError
 from prefdelta.judge.rubric import messages, parse
 from prefdelta.microworld.pretrain import make_model, make_tokenizer, pretrain_model
+from prefdelta.run import provenance
 from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.endpoints import TransformersEndpoint
+from prefdelta.study.run import ModelRun
 
 FAULTS = dict.fromkeys(DIMENSIONS, 0.3)
 TRACES = build.traces(n_prompts=8, samples=2, faults=FAULTS)
 ASKED = [messages(prompt, text) for prompt, text in TRACES.select("prompt", "text").iter_rows()]
-SERVED = {"kind": "transformers", "model": "rater"}
+ENDPOINT = TransformersEndpoint(kind="transformers", model="rater")
+
+
+def connecting(checkpoint, log_file, model="rater"):
+    return connected(ENDPOINT, Served(model, checkpoint, "float32", ModelRun(gpus=0)), threads=1, log_file=log_file)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A judge that has learned the form of its answers and little else."""
     folder = tmp_path_factory.mktemp("rater")
-    shape = {"family": "llama", "hidden_size": 32, "layers": 1, "heads": 2, "operations": [2, 4], "domains": ["arithmetic"]}
-    speed = {"steps": 400, "batch_size": 16, "learning_rate": 1e-2, "seed": 0, "threads": 1}
-    pretrain_model(folder / "manifest.json", **shape, **speed, authors=[(1.0, {}), (1.0, FAULTS)], writes="ratings")
+    shape = {"family": "llama", "hidden_size": 32, "layers": 1, "heads": 2, "operations": (2, 4), "domains": ["arithmetic"]}
+    speed = {"steps": 400, "batch_size": 16, "learning_rate": 1e-2, "seed": 0}
+    settings = PretrainSettings(**shape, **speed, authors=[(1.0, {}), (1.0, FAULTS)], writes="ratings")
+    pretrain_model(folder / "manifest.json", settings=settings, threads=1)
     return folder
 
 
@@ -140,8 +149,7 @@ def test_a_conversation_must_leave_room_for_one_token(completer):
 @pytest.fixture(scope="module")
 def connection(checkpoint, tmp_path_factory):
     """The server, as a job starts it."""
-    log = tmp_path_factory.mktemp("served") / "log"
-    with connected(SERVED, model="rater", checkpoint=checkpoint, threads=1, log_file=log) as served:
+    with connecting(checkpoint, tmp_path_factory.mktemp("served") / "log") as served:
         yield served
 
 
@@ -207,9 +215,9 @@ def test_traces_are_rated_by_the_checkpoint_and_one_too_long_for_it_is_missing(c
     monkeypatch.setenv("PREFDELTA_STORE", str(tmp_path / "store"))
     endless = TRACES.head(1).with_columns(trace_id=pl.lit("q9:g:0"), text=pl.lit("a)+2 to 3=5;" * 40))
     traces = pl.concat([TRACES, endless])
-    asked = {"model": "rater", "judge": "learned", "repeats": 2, "checkpoint": checkpoint, "max_tokens": 80}
+    asked = {"model": "rater", "judge": "learned", "repeats": 2, "manifest": checkpoint / "manifest.json", "max_tokens": 80}
     before = running(str(checkpoint))
-    ratings = rate(tmp_path, SERVED, traces, **asked)
+    ratings = rate(tmp_path, ENDPOINT, traces, **asked)
     assert running(str(checkpoint)) == before
     assert len(ratings) == len(traces) * 2 * len(DIMENSIONS)
     missing = ratings.filter(trace_id="q9:g:0")
@@ -233,15 +241,14 @@ def nothing(*_):
 
 
 def identity(checkpoint, model="rater"):
-    with connected(SERVED, model=model, checkpoint=checkpoint, threads=1, log_file="log") as connection:
+    with connecting(checkpoint, "log", model) as connection:
         return connection.identity
 
 
 def test_answers_in_the_store_belong_to_the_checkpoints_files(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(client, "serving", nothing)
+    monkeypatch.setattr(servers, "serving", nothing)
     copy = shutil.copytree(checkpoint, tmp_path / "copy")
     assert identity(copy) == identity(checkpoint)
-    assert "transformers_server.py" in identity(copy)["code"]
     assert identity(copy, model="other") != identity(checkpoint)
     (copy / "manifest.json").unlink()
     with (copy / "config.json").open("a") as file:
@@ -250,15 +257,28 @@ def test_answers_in_the_store_belong_to_the_checkpoints_files(checkpoint, tmp_pa
     assert identity(copy) != identity(checkpoint)
 
 
+@pytest.mark.parametrize("edited", [False, True])
+def test_answers_in_the_store_belong_to_the_servers_code(edited, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(servers, "serving", nothing)
+    before = identity(checkpoint)
+    package = shutil.copytree(provenance.PACKAGE, tmp_path / "prefdelta")
+    program = package / "endpoint" / "transformers_server.py"
+    text = program.read_text()
+    program.write_text(text.replace("ROWS = 512", "ROWS = 256" if edited else "ROWS = 512  # choices"))
+    assert program.read_text() != text
+    monkeypatch.setattr(provenance, "PACKAGE", package)
+    assert (identity(checkpoint) != before) == edited
+
+
 def test_a_server_without_a_checkpoint_is_an_error(tmp_path):
     with pytest.raises(JudgeError, match="a server of rater needs the folder of a checkpoint"):
-        rate(tmp_path, SERVED, TRACES, model="rater")
+        rate(tmp_path, ENDPOINT, TRACES, model="rater")
 
 
 def test_a_folder_without_a_model_is_an_error_that_names_the_log(tmp_path):
     write_manifest(tmp_path / "manifest.json", {})
     with (
         pytest.raises(EndpointError, match=f"exit code 1 .*{tmp_path}/log"),
-        connected(SERVED, model="rater", checkpoint=tmp_path, threads=1, log_file=tmp_path / "log"),
+        connecting(tmp_path, tmp_path / "log"),
     ):
         pytest.fail("it was served")

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the relay needs
 # Stands in for Snakemake: starts a script or waits for one, as each line says, and answers with its process id or exit code.
 MAIN = """
 import json, os, signal, subprocess, sys
-from prefdelta.warm import VARIABLE
+from prefdelta.run.warm import VARIABLE
 if sys.argv[1] == "warm":
     os.environ[VARIABLE] = f"{os.getpid()}-{os.urandom(8).hex()}"
 signal.signal(signal.SIGINT, lambda *_: None)  # it waits for its scripts, as Snakemake does
@@ -37,7 +37,7 @@ for line in sys.stdin:
 HEAD = """
 import json, os, signal, sys, time
 from pathlib import Path
-from prefdelta.warm import run_warm
+from prefdelta.run.warm import run_warm
 if __name__ == "__main__":
     run_warm(["wave"])
     name = sys.argv[1]
@@ -130,8 +130,8 @@ BODIES = {
     "is terminated": "os.kill(os.getpid(), signal.SIGTERM)",
     "is interrupted": "signal.raise_signal(signal.SIGINT)",
     "ends badly in a job": (
-        "from prefdelta.errors import PrefdeltaError\nfrom prefdelta.job import job\n"
-        "with job('job.log'):\n    raise PrefdeltaError('the table is empty')"
+        "from prefdelta.run.errors import PrefdeltaError\nfrom prefdelta.run.job import job\n"
+        "with job(Path('job.log')):\n    raise PrefdeltaError('the table is empty')"
     ),
 }
 
@@ -148,7 +148,9 @@ def test_a_script_does_what_it_does_by_itself(main, tmp_path):
 
 
 def test_a_job_counts_its_start_from_the_script_and_its_own_cpu_and_memory(main, tmp_path):
-    work = "from prefdelta.job import job\nwith job('job.log'):\n    kept = bytearray(300 * 2**20)\n    sum(range(10**7))"
+    work = (
+        "from prefdelta.run.job import job\nwith job(Path('job.log')):\n    kept = bytearray(300 * 2**20)\n    sum(range(10**7))"
+    )
     assert main().run("works", work)[0] == 0
     words = (tmp_path / "job.log").read_text().rpartition("done: ")[2].split()
     startup, worked, cpu, memory = float(words[0]), float(words[6]), float(words[10]), float(words[14])

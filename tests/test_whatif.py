@@ -1,23 +1,25 @@
 """What if: sizes, tokens, deltas, truncation and cost of arms before training, against values computed by hand."""
 
 import json
-from pathlib import Path
 
 import build
 import polars as pl
 import pytest
 
-from prefdelta.findings.answers import answer_whatif
-from prefdelta.findings.figures import draw_whatif
-from prefdelta.forecast.overlap import tabulate_overlap
-from prefdelta.forecast.whatif import tabulate_whatif
+from prefdelta.configure.load import load_study
+from prefdelta.findings.capability import Capability
+from prefdelta.findings.generator_deltas import GeneratorDeltas
+from prefdelta.forecast.overlap import Overlap, tabulate_overlap
+from prefdelta.forecast.settings import OverlapSettings, PlannedArm, WhatIfFigureSettings, WhatIfSettings
+from prefdelta.forecast.whatif import WhatIf, answer_whatif, tabulate_whatif
+from prefdelta.forecast.whatif_figure import plot_whatif
 from prefdelta.pairs.select import flip
-from prefdelta.plan import specs
+from prefdelta.plan import forecasts
+from prefdelta.run.errors import ConfigError
 from prefdelta.study import paths
-from prefdelta.study.config import ConfigError, load_study
 from prefdelta.study.dimensions import CRITERIA
-from prefdelta.study.lattice import all_references
-from prefdelta.tables.findings import Capability, GeneratorDeltas, Overlap, WhatIf
+from prefdelta.study.lattice import Cell, PairSet
+from prefdelta.study.study import Cost
 from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table, write_table
 from prefdelta.tables.stages import Pairs, References
 
@@ -25,7 +27,8 @@ DELTAS = [-1.0, 0.0, 1.0, 2.0]
 CHOSEN_TOKENS, REJECTED_TOKENS = [10, 20, 30, 60], [5, 5, 15, 15]  # as the policy counts them, end token included
 PROMPT_TOKENS, WRITTEN = 8, 3  # WRITTEN: tokens of each of the base policy's 50 answers
 GATES = {"identical_pairs": 0.8, "truncated": 0.2}
-COST = {"training_tokens_per_second": 10.0, "evaluation_tokens_per_second": 5.0, "price_per_hour": 36.0}
+COST = Cost(training_tokens_per_second=10.0, evaluation_tokens_per_second=5.0, price_per_hour=36.0)
+SHIPPED = paths.predictor_file(paths.SHIPPED)
 
 
 def four_pairs():
@@ -44,16 +47,21 @@ def an_arm(cells=None, **words):
     names = {"policy": "p", "method": "dpo", "judge": "j", "chosen": "good", "rejected": "bad", "selection": "full"}
     names |= {key: words.pop(key) for key in list(words) if key in names}
     training = {"trainer": "dpo", "n_steps": 6, "batch_size": 3, "n_examples": 1, "unit": 1, "max_length": 100}
-    training |= {"reads": ["chosen", "rejected"], "has_lengths": True, "experiments": ["one", "two"]}
-    return {**names, "cells": cells or [{"study": "s", **names, "seed": "0"}], **training, **words}
+    training |= {"reads": ["chosen", "rejected"], "lengths": (500, "bf16"), "experiments": ["one", "two"]}
+    return PlannedArm(**{**names, "cells": cells or [Cell(**names, seed=0)], **training, **words})
+
+
+def pair_set(selection, judge="j"):
+    return PairSet(judge, "good", "bad", selection)
 
 
 @pytest.fixture
-def whatif(tmp_path, monkeypatch):
-    """``whatif(*arms)`` writes whatif.csv of a study of two generators and returns its rows."""
-    monkeypatch.chdir(tmp_path)
-    pairs = four_pairs()
-    write_table(pairs, Pairs, paths.PAIRS.format(study="s", judge="j", chosen="good", rejected="bad", selection="full"))
+def whatif(tmp_path):
+    """``whatif(*arms)`` writes whatif.csv of a study of two generators and returns its rows.
+
+    Its pairs are `four_pairs`, but for those that are given, by their set.
+    """
+    pairs, references = four_pairs(), {}
     for side, generator, tokens in (("chosen", "good", CHOSEN_TOKENS), ("rejected", "bad", REJECTED_TOKENS)):
         each = {
             "trace_id": pairs[f"{side}_trace_id"],
@@ -61,16 +69,14 @@ def whatif(tmp_path, monkeypatch):
             "n_tokens": tokens,
             "logp": [-1.0] * 4,
         }
-        # A row for each of two length limits, neither of which needs to be an arm's.
-        stored = pl.concat([pl.DataFrame({**each, "max_length": [length] * 4}) for length in (500, 600)])
-        stored = stored.select(list(References.to_schema().columns))
-        write_table(stored, References, paths.REFERENCE.format(study="s", policy="p", generator=generator))
+        # Of a length limit that need not be the arm's.
+        references["p", 500, "bf16", generator] = tmp_path / f"{generator}.parquet"
+        stored = pl.DataFrame(each).select(list(References.to_schema().columns))
+        write_table(stored, References, tmp_path / f"{generator}.parquet")
     answers = {"task": "t", "suite": "ood", "decoding": "sampled", "text": "", "answer": None, "correct": True}
     answers |= {"n_tokens": WRITTEN, "finish_reason": "stop"}
     evaluation = [{"item_id": f"i{item}", "sample": sample, **answers} for item in range(10) for sample in range(5)]
-    base = Path(paths.EVAL_BASE.format(study="s", model="p"))
-    base.parent.mkdir(parents=True)
-    pl.DataFrame(evaluation, schema_overrides={"answer": pl.String}).write_parquet(base)
+    pl.DataFrame(evaluation, schema_overrides={"answer": pl.String}).write_parquet(tmp_path / "base.parquet")
     each = {
         "chosen": "good",
         "rejected": "bad",
@@ -82,7 +88,7 @@ def whatif(tmp_path, monkeypatch):
     }
     sizes = {("j", "accuracy"): 25.0, ("j", "overall"): 0.75, ("k", "accuracy"): 20.0, ("k", "overall"): 0.5}
     rows = [{**each, "judge": judge, "quantity": name, "estimate": value} for (judge, name), value in sizes.items()]
-    write_result_table(rows_to_table(rows, GeneratorDeltas), GeneratorDeltas, "deltas.csv")
+    write_result_table(rows_to_table(rows, GeneratorDeltas), GeneratorDeltas, tmp_path / "deltas.csv")
     shape = {
         "model": "p",
         "family": "f",
@@ -102,12 +108,17 @@ def whatif(tmp_path, monkeypatch):
             ("other", None, "sampled", 70.0),
         )
     ]
-    write_result_table(rows_to_table(measured, Capability), Capability, "capability.csv")
+    write_result_table(rows_to_table(measured, Capability), Capability, tmp_path / "capability.csv")
 
-    def tabulate(*arms, cost=None, predictor=None):
-        words = {"study": "s", "suite": "ood", "cost": cost, "predictor": predictor}
-        tabulate_whatif("deltas.csv", "capability.csv", "whatif.csv", arms=list(arms), **words)
-        return read_result_csv("whatif.csv", WhatIf).rows(named=True)
+    def tabulate(*arms, given=None, cost=None, predictor=None):
+        files = {}
+        for named in dict.fromkeys(cell.pairs for arm in arms for cell in arm.cells):
+            files[named] = tmp_path / f"{named.judge}-{named.selection}.parquet"
+            write_table((given or {}).get(named, pairs), Pairs, files[named])
+        tables = [tmp_path / "deltas.csv", tmp_path / "capability.csv"]
+        made = references, {"p": tmp_path / "base.parquet"}, predictor, tmp_path / "whatif.csv"
+        tabulate_whatif(*tables, files, *made, settings=WhatIfSettings(suite="ood", arms=list(arms), cost=cost))
+        return read_result_csv(tmp_path / "whatif.csv", WhatIf).rows(named=True)
 
     return tabulate
 
@@ -137,7 +148,6 @@ def test_deltas_of_an_arm(whatif):
 
 
 def test_the_generators_delta_is_the_arms_own_judges(whatif):
-    write_table(four_pairs(), Pairs, paths.PAIRS.format(study="s", judge="k", chosen="good", rejected="bad", selection="full"))
     one, other = whatif(an_arm(), an_arm(judge="k"))
     assert (one["generator_delta_overall"], other["generator_delta_overall"]) == (0.75, 0.5)
 
@@ -150,16 +160,15 @@ def test_what_max_length_cuts_is_counted_and_not_read(whatif, max_length, cut, t
 
 
 def test_exchanged_sides_are_found_in_the_other_generators_references(whatif):
-    words = {"study": "s", "judge": "j", "chosen": "good", "rejected": "bad", "selection": "flipped-4"}
-    write_table(flip(four_pairs()), Pairs, paths.PAIRS.format(**words))
-    (row,) = whatif(an_arm(selection="flipped-4", max_length=67))
+    flipped = {pair_set("flipped-4"): flip(four_pairs())}
+    (row,) = whatif(an_arm(selection="flipped-4", max_length=67), given=flipped)
     assert (row["chosen_tokens"], row["rejected_tokens"]) == (10, 29.75)
     assert (row["chosen_truncated"], row["rejected_truncated"]) == (0, 0.25)
     assert row["delta_overall"] == -0.5
 
 
 def test_without_lengths_tokens_are_the_generators_and_truncation_is_unknown(whatif):
-    (row,) = whatif(an_arm(has_lengths=False, max_length=20))
+    (row,) = whatif(an_arm(lengths=None, max_length=20))
     assert (row["chosen_tokens"], row["rejected_tokens"]) == (300, 100)
     assert (row["chosen_truncated"], row["rejected_truncated"]) == (None, None)
 
@@ -180,10 +189,9 @@ def test_kto_reads_each_pair_as_two_examples_and_leaves_out_what_fills_no_forwar
 
 
 def test_seeds_are_averaged_and_paid_for_together(whatif):
-    cells = [{"study": "s", "policy": "p", "judge": "j", "chosen": "good", "rejected": "bad", "selection": "full", "seed": "0"}]
-    cells.append(cells[0] | {"selection": "random2-draw1", "seed": "1"})
-    write_table(four_pairs()[:2], Pairs, paths.PAIRS.format(**cells[1]))
-    (row,) = whatif(an_arm(cells, selection="random2"), cost=COST)
+    sets = pair_set("full"), pair_set("random2-draw1")
+    cells = [Cell("p", "dpo", **vars(pairs), seed=seed) for seed, pairs in enumerate(sets)]
+    (row,) = whatif(an_arm(cells, selection="random2"), given={sets[1]: four_pairs()[:2]}, cost=COST)
     assert (row["n_seeds"], row["n_pairs"], row["chosen_tokens"]) == (2, 3, (30 + 15) / 2)
     # Six steps read all of two pairs each time.
     assert row["n_passes"] == (3 + 6) / 2
@@ -201,8 +209,8 @@ def test_without_cost_and_predictor_neither_is_told(whatif):
 
 
 def test_a_predictor_predicts_what_it_was_fitted_on(whatif):
-    (row,) = whatif(an_arm(), predictor=paths.SHIPPED)
-    made = json.loads(paths.predictor_file(paths.SHIPPED).read_text())
+    (row,) = whatif(an_arm(), predictor=SHIPPED)
+    made = json.loads(SHIPPED.read_text())
     terms = {"delta": 0.5 / (0.5 + 0.5), "generator_delta": 0.75 / (0.75 + 0.5), "chosen_over_policy": 0.0}
     scaled = {name: (terms[name] - one["mean"]) / one["sd"] * one["coefficient"] for name, one in made["features"].items()}
     assert row["predicted_gain"] == pytest.approx(made["intercept"] + sum(scaled.values()))
@@ -212,30 +220,30 @@ def test_a_predictor_predicts_what_it_was_fitted_on(whatif):
 def test_what_a_study_tells_of_its_arms():
     content = build.config(chosen=["qwen-s"], method=["dpo", "kto", "sft"], versus=[])
     content["experiments"]["again"] = content["experiments"]["generator_delta"] | {"method": ["dpo"], "seeds": 5}
-    content["methods"]["kto"]["micro_batch"] = 16
-    told = json.loads(specs.whatif_spec(load_study(content)))
-    arms = {arm["method"]: arm for arm in told["arms"]}
-    assert {name: (arm["n_examples"], arm["unit"]) for name, arm in arms.items()} == {
+    content["run"]["methods"]["kto"] = {"micro_batch": 16}
+    told = forecasts.tabulate_whatif(load_study(content), {})
+    arms = {arm.method: arm for arm in told.settings.arms}
+    assert {name: (arm.n_examples, arm.unit) for name, arm in arms.items()} == {
         "dpo": (1, 1),
         "kto": (2, 16),
         "sft": (1, 1),
     }
-    assert {name: arm["reads"] for name, arm in arms.items()}["sft"] == ["chosen"]
-    assert arms["dpo"]["experiments"] == ["generator_delta", "again"]
-    assert {name: len(arm["cells"]) for name, arm in arms.items()} == {"dpo": 5, "kto": 3, "sft": 3}
+    assert arms["sft"].reads == ["chosen"]
+    assert arms["dpo"].experiments == ["generator_delta", "again"]
+    assert {name: len(arm.cells) for name, arm in arms.items()} == {"dpo": 5, "kto": 3, "sft": 3}
     # DPO's references hold the lengths of the same traces.
-    assert arms["sft"]["has_lengths"]
-    assert told["suite"] == "out_of_domain"
-    alone = load_study(build.config(chosen=["qwen-s"], method=["sft"], versus=[]))
-    assert all_references(alone) == []
-    assert not json.loads(specs.whatif_spec(alone))["arms"][0]["has_lengths"]
+    assert arms["sft"].lengths == arms["dpo"].lengths == (1024, "float32")
+    assert told.settings.suite == "out_of_domain"
+    alone = forecasts.tabulate_whatif(load_study(build.config(chosen=["qwen-s"], method=["sft"], versus=[])), {})
+    assert alone.inputs["references"] == {}
+    assert alone.settings.arms[0].lengths is None
 
 
 def test_a_beta_changes_nothing_and_a_batch_does():
     def told(**change):
         content = build.config()
         content["methods"]["dpo"] |= change
-        return specs.whatif_spec(load_study(content))
+        return forecasts.tabulate_whatif(load_study(content), {}).content
 
     assert told(beta=0.5) == told()
     assert told(batch_size=16) != told()
@@ -247,9 +255,9 @@ def test_a_study_is_not_predicted_by_its_own_arms():
     assert load_study({**build.config(), "predictor": "results/other/tables/predictor.json"}).predictor
 
 
-def test_the_words_name_the_arms_to_look_at(whatif):
+def test_the_words_name_the_arms_to_look_at(whatif, tmp_path):
     whatif(an_arm(max_length=67), an_arm(method="sft", trainer="sft", reads=["chosen"], n_steps=60), cost=COST)
-    size, cut, same, direction, budget = answer_whatif(read_result_csv("whatif.csv", WhatIf), **GATES)
+    size, cut, same, direction, budget = answer_whatif(read_result_csv(tmp_path / "whatif.csv", WhatIf), **GATES)
     assert "at least 4 pairs" in size
     assert "Pairs are read more than 4 times: sft, good over bad, full." in size
     assert cut.endswith("Above the gate of 20%, so training would not start: dpo, good over bad, full.")
@@ -260,28 +268,28 @@ def test_the_words_name_the_arms_to_look_at(whatif):
     assert "cost 4.68." in budget
 
 
-def test_the_words_do_not_know_what_the_table_does_not(whatif):
-    whatif(an_arm(has_lengths=False))
-    lines = answer_whatif(read_result_csv("whatif.csv", WhatIf), **GATES)
+def test_the_words_do_not_know_what_the_table_does_not(whatif, tmp_path):
+    whatif(an_arm(lengths=None))
+    lines = answer_whatif(read_result_csv(tmp_path / "whatif.csv", WhatIf), **GATES)
     assert "Truncation by max_length: unknown." in lines
     assert "unknown without `cost`" in lines[-1]
     assert not [line for line in lines if "Predicted" in line]
 
 
-@pytest.mark.parametrize("predictor", [paths.SHIPPED, None])
-def test_the_figure_says_where_its_prediction_comes_from(whatif, predictor):
-    names = {"study": "s", "judge": "j", "chosen": "good", "rejected": "bad"}
-    sets = [{**names, "selection": selection} for selection in ("full", "top3-overall", "flipped-3")]
-    for words, pairs in zip(sets[1:], (four_pairs()[1:], flip(four_pairs()[:3])), strict=True):
-        write_table(pairs, Pairs, paths.PAIRS.format(**words))
-    whatif(*(an_arm(selection=words["selection"]) for words in sets), predictor=predictor)
-    tabulate_overlap("overlap.csv", groups=[sets])
-    words = {"study": "s", "suite": "ood", "predictor": predictor}
-    draw_whatif("whatif.csv", "overlap.csv", "figure.png", **words, **GATES)
-    told, drawn = Path("figure.rst").read_text(), Path("figure.svg").stat().st_size
+@pytest.mark.parametrize("predictor", [SHIPPED, None])
+def test_the_figure_says_where_its_prediction_comes_from(whatif, predictor, tmp_path):
+    given = {"full": four_pairs(), "top3-overall": four_pairs()[1:], "flipped-3": flip(four_pairs()[:3])}
+    given = {pair_set(selection): pairs for selection, pairs in given.items()}
+    whatif(*(an_arm(selection=named.selection) for named in given), given=given, predictor=predictor)
+    table, overlap, figure = tmp_path / "whatif.csv", tmp_path / "overlap.csv", tmp_path / "figure.png"
+    pairs = {named: tmp_path / f"j-{named.selection}.parquet" for named in given}
+    tabulate_overlap(pairs, overlap, settings=OverlapSettings(groups=[list(pairs)]))
+    settings = WhatIfFigureSettings(study="s", suite="ood", shipped=True, **GATES)
+    plot_whatif(table, overlap, predictor, figure, settings=settings)
+    told, size = figure.with_suffix(".rst").read_text(), figure.with_suffix(".svg").stat().st_size
     assert ("arms of the micro-world (out_of_domain)" in told) == (predictor is not None)
     assert "Mean overall delta of 0 or less: good over bad, flipped-3." in told
     assert "own arms" not in told
-    write_result_table(rows_to_table([], Overlap), Overlap, "overlap.csv")
-    draw_whatif("whatif.csv", "overlap.csv", "figure.png", **words, **GATES)
-    assert 0 < Path("figure.svg").stat().st_size < drawn
+    write_result_table(rows_to_table([], Overlap), Overlap, overlap)
+    plot_whatif(table, overlap, predictor, figure, settings=settings)
+    assert 0 < figure.with_suffix(".svg").stat().st_size < size

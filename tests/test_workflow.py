@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 import yaml
 
-from prefdelta.tables.findings import Results
+from prefdelta.findings.experiment import Results
 from prefdelta.tables.io import read_result_csv
 
 REPOSITORY = Path(__file__).parent.parent
@@ -30,7 +30,10 @@ class Study:
         self.folder = folder
         kept = shutil.ignore_patterns(".*", "results", "__pycache__", "*.egg-info")
         shutil.copytree(REPOSITORY, folder, ignore=kept, dirs_exist_ok=True)
-        self.environment = {**os.environ, "PYTHONPATH": str(folder / "workflow")}
+        self.reads = folder / "reads"
+        self.reads.mkdir()
+        code = os.pathsep.join([str(folder / "workflow"), str(folder / "tests" / "recorder")])
+        self.environment = {**os.environ, "PYTHONPATH": code, "PREFDELTA_READS": str(self.reads)}
         self.environment.pop("PREFDELTA_STORE", None)
 
     def command(self, *arguments, config="config/smoke.yaml"):
@@ -74,6 +77,7 @@ def test_everything_appears_from_nothing(study):
     report = (results / "report.html").read_text()
     for experiment in config["experiments"]:
         assert experiment in report
+    assert "How results were made" in report
     assert not list(results.rglob(".*-*")), "temporary files are left"
 
 
@@ -112,27 +116,89 @@ def test_second_run_does_nothing(study):
     assert study.planned() == {}
 
 
-def test_comment_edit_reruns_nothing_and_code_edit_reruns_its_importers(study):
-    module = study.folder / "workflow/prefdelta/answers.py"
-    source = module.read_text()
+def test_a_stage_reads_no_result_that_its_rule_does_not_declare(study):
+    """A job is known by the log that it writes; of a folder with a manifest, the manifest is what rules declare."""
+    declared = {}
+    for file in study.folder.glob(".snakemake/metadata/**/*"):
+        if file.is_file():
+            record = json.loads(file.read_text())
+            declared.setdefault(record["log"][0], set()).update(record["input"])
+    checked = 0
+    for file in study.reads.iterdir():
+        lines = [line.partition(" ") for line in file.read_text().splitlines()]
+        logs = [name for kind, _, name in lines if kind == "w" and name in declared]
+        if not logs or "--report" in file.read_text():
+            continue  # a process of Snakemake's own, or of a server
+        written = {name for kind, _, name in lines if kind == "w"}
+        for kind, _, name in lines:
+            known = declared[logs[0]] | written
+            folders = [each for each in known if each.endswith("manifest.json") or (each in written and "/models/" in each)]
+            own = any(Path(name).is_relative_to(Path(each).parent) for each in folders)
+            notes = name.split("/")[2] in ("records", "logs", "accepted.jsonl")
+            assert kind == "w" or name in known or own or notes or not Path(study.folder, name).is_file(), (logs[0], name)
+            checked += kind == "r"
+    assert checked > 300
+
+
+def changed(study, module, old, new):
+    """Rule -> number of jobs that are planned after an edit of the package, which is taken back."""
+    file = study.folder / "workflow/prefdelta" / module
+    source = file.read_text()
+    assert old in source
     try:
-        module.write_text(source + "\n# a comment\n")
-        assert study.planned() == {}
-        module.write_text(source + "\nUNUSED = 1\n")
-        kinds = ("experiment", "capability", "judge_audit", "balance", "regressions", "prediction", "whatif")
-        worded = {f"draw_{kind}" for kind in kinds} | {"tabulate_claims", "render_answers"}
-        assert set(study.planned()) == worded | {"render_report", "all"}
+        file.write_text(source.replace(old, new, 1))
+        return study.planned()
     finally:
-        module.write_text(source)
-    server = study.folder / "workflow/prefdelta/microworld/server.py"
-    source = server.read_text()
-    try:
-        server.write_text(source + "\nUNUSED = 1\n")
-        planned = study.planned()
-        assert {"rate_traces", "build_pairs", "train_policy"} <= set(planned)
-        assert not {"pretrain_model", "sample_traces", "compute_reference", "evaluate_base"} & set(planned)
-    finally:
-        server.write_text(source)
+        file.write_text(source)
+
+
+def test_an_edit_reruns_what_reaches_the_edited_definition(study):
+    assert changed(study, "audit/coverage.py", "\n\n", "\n# a comment\n\n") == {}
+    assert changed(study, "findings/experiment.py", "\n\n\n", "\n\n\nUNUSED = 1\n\n\n") == {}
+    column = changed(study, "audit/coverage.py", "    reasons: str\n", "    reasons: str\n    more: str\n")
+    assert set(column) == {"tabulate_coverage", "render_report", "all"}
+    served = changed(study, "microworld/server.py", "if rng.random() < unparsable", "if rng.random() <= unparsable")
+    assert {"rate_traces", "build_pairs", "train_policy"} <= set(served)
+    assert not {"pretrain_model", "sample_traces", "compute_reference", "evaluate_base"} & set(served)
+
+
+def test_how_a_machine_makes_results_reruns_nothing(study):
+    settings = "run={batch_size: 7, methods: {dpo: {micro_batch: 8}}, judges: {oracle: {concurrency: 2, retries: 1}}}"
+    assert study.planned("--config", settings) == {}
+
+
+def test_a_method_a_judge_and_a_generator_that_no_arm_uses_rerun_no_stage(study):
+    config = yaml.safe_load((study.folder / "config/smoke.yaml").read_text())
+    config["methods"]["short"] = config["methods"]["dpo"] | {"max_length": 64, "bf16": True}
+    config["judges"]["another"] = config["judges"]["exact"]
+    (study.folder / "config/more.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    assert study.planned(config="config/more.yaml") == {}
+
+
+def test_local_data_are_inputs_by_content(study):
+    labels = study.folder / "labels.csv"
+    trace = pl.read_parquet(study.folder / RESULTS / "traces/qwen-l.parquet")["trace_id"][0]
+    rows = [f"{trace},{name},3" for name in ("factuality", "strategy_coherence", "step_coherence")]
+    labels.write_text("\n".join(["trace_id,dimension,rating", *rows]))
+    config = yaml.safe_load((study.folder / "config/smoke.yaml").read_text())
+    config["judges"]["people"] = {"model": "people", "endpoint": {"kind": "file", "path": "labels.csv"}}
+    (study.folder / "config/labelled.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    target = str(RESULTS / "ratings/people/qwen-l.parquet")
+    study.snakemake(target, config="config/labelled.yaml")
+    labels.touch()
+    assert study.planned(target, config="config/labelled.yaml") == {}
+    labels.write_text(labels.read_text().replace(",3", ",4", 1))
+    assert study.planned(target, config="config/labelled.yaml") == {"rate_traces": 1}
+
+
+def test_records_say_what_results_were_made_with(study):
+    record = json.loads((study.folder / RESULTS / f"records/models/{CELL}.json").read_text())
+    assert record["rule"] == "train_policy"
+    assert {"torch", "transformers", "trl", "python"} <= set(record["versions"])
+    assert record["run"]["training"]["checkpoint_steps"] == 3
+    manifest = json.loads((study.folder / RESULTS / "models" / CELL / "manifest.json").read_text())
+    assert manifest["run"]["checkpoint_steps"] == 3
+    assert "checkpoint_steps" not in manifest["recipe"]
 
 
 def test_changed_beta_reruns_training_and_what_follows(study):
@@ -142,7 +208,7 @@ def test_changed_beta_reruns_training_and_what_follows(study):
     changed.write_text(yaml.safe_dump(config, sort_keys=False))
     planned = study.planned(config="config/changed.yaml")
     assert planned["train_policy"] == planned["evaluate_checkpoint"] == 1
-    follow = {f"{verb}_{kind}" for kind in ("experiment", "regressions", "prediction") for verb in ("tabulate", "draw")}
+    follow = {f"{verb}_{kind}" for kind in ("experiment", "prediction") for verb in ("tabulate", "plot")}
     follow |= {"tabulate_claims", "render_answers", "render_report", "all"}
     assert set(planned) - {"train_policy", "evaluate_checkpoint"} == follow
 
@@ -160,7 +226,7 @@ def test_another_studys_predictor_is_read_and_not_made(study):
     (study.folder / "config/predicted.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     predictor = study.folder / config["predictor"]
     predictor.parent.mkdir(parents=True)
-    shutil.copy(study.folder / "workflow/prefdelta/predictor.json", predictor)
+    shutil.copy(study.folder / "workflow/prefdelta/forecast/predictor.json", predictor)
     assert study.planned(str(RESULTS / "tables/whatif.csv"), config="config/predicted.yaml") == {"tabulate_whatif": 1}
 
 
@@ -236,7 +302,7 @@ def test_the_studies_of_real_models_plan_without_a_network_or_a_gpu(study, name)
     config = f"config/{name}.yaml"
     experiments = yaml.safe_load((study.folder / config).read_text())["experiments"]
     planned = study.planned(config=config)
-    assert planned["draw_experiment"] == len(experiments)
+    assert planned["plot_experiment"] + planned["plot_profile"] == len(experiments)
     assert planned["train_policy"] == planned["evaluate_checkpoint"] > 50
     assert planned["fetch_model"] >= 6
     assert "pretrain_model" not in planned

@@ -9,10 +9,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from prefdelta.checkpoints.manifest import write_manifest
+from prefdelta.checkpoints.settings import PretrainSettings
 from prefdelta.endpoint.serving import serving
-from prefdelta.generate.backend_vllm import environment, vllm_python
 from prefdelta.microworld.pretrain import pretrain_model
 from prefdelta.run.processes import free_port
+from prefdelta.run.vllm import environment, vllm_python
 from prefdelta.study.dimensions import DIMENSIONS
 
 CHAT_TEMPLATE = (
@@ -26,22 +27,21 @@ CHAT_TEMPLATE = (
 def checkpoint(tmp_path_factory):
     """A model of the micro-world that is right about half of the time when sampled."""
     folder = tmp_path_factory.mktemp("trained")
-    pretrain_model(
-        folder / "manifest.json",
+    settings = PretrainSettings(
         family="qwen3",
         hidden_size=64,
         layers=2,
         heads=2,
         authors=[(1.0, {}), (1.0, dict.fromkeys(DIMENSIONS, 0.15))],
         domains=["arithmetic"],
-        operations=[1, 3],
+        operations=(1, 3),
         writes="traces",
         steps=300,
         batch_size=64,
         learning_rate=4e-3,
         seed=0,
-        threads=1,
     )
+    pretrain_model(folder / "manifest.json", settings=settings, threads=1)
     # Makers of models ship sampling settings of their own (Qwen2.5: a repetition penalty), which a study must not inherit.
     change(folder / "generation_config.json", repetition_penalty=1.5, temperature=0.3, top_k=2, do_sample=True)
     return folder

@@ -16,22 +16,13 @@ from transformers import AutoTokenizer
 
 from prefdelta.generate import backend_transformers, backend_vllm
 from prefdelta.generate.completions import GenerateError, Request
-from prefdelta.microworld.problems import draw, final_answer, render
+from prefdelta.generate.settings import CheckpointSettings, GenerationRun
+from prefdelta.microworld.problems import final_answer, random_problem, render
+from prefdelta.study.run import ModelRun, RequestsRun
 from prefdelta.study.sampling import Sampling
 
-SETTINGS = {
-    "gpus": 0,
-    "dtype": "float32",
-    "max_model_len": 256,
-    "gpu_memory_utilization": 0.9,
-    "engine": {},
-    "system": None,
-    "chat_template_kwargs": {},
-    "think": ("", ";"),
-    "batch_size": 256,
-}
 RNG = random.Random(0)
-PROBLEMS = [draw("arithmetic", RNG.randint(1, 3), RNG) for _ in range(100)]
+PROBLEMS = [random_problem("arithmetic", RNG.randint(1, 3), RNG) for _ in range(100)]
 PROMPTS = [render(problem, RNG) for problem in PROBLEMS]
 LIMIT = 80
 KINDS = {  # name -> how it is sampled
@@ -56,10 +47,10 @@ def by_kind(completions):
     }
 
 
-def run(backend, requests, checkpoint, folder, seed=0, **changes):
-    settings = SETTINGS | changes
-    log_file = str(folder / "log")
-    return backend.complete(requests, settings=settings, checkpoint=checkpoint, seed=seed, threads=1, log_file=log_file)
+def run(backend, requests, checkpoint, folder, seed=0, room=None, **settings):
+    job = {"settings": CheckpointSettings(backend=backend.__name__.rpartition("_")[2], **settings), "threads": 1}
+    job["run"] = GenerationRun(batch_size=256, model=ModelRun(gpus=0, max_model_len=room), requests=RequestsRun())
+    return backend.complete(requests, **job, checkpoint=checkpoint, seed=seed, log_file=folder / "log")
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +151,7 @@ def test_the_log_tells_how_far_it_is(raw, logs):
 def test_thinking_between_special_tokens_is_told_from_the_response(random_checkpoint, logs):
     sampling = Sampling(samples=4, temperature=1, max_new_tokens=300)
     requests = [Request(f"p{i}", f"question {i}", sampling) for i in range(30)]
-    changes = {"think": ["<think>", "</think>"], "system": "Think.", "max_model_len": 400}
+    changes = {"think": ("<think>", "</think>"), "system": "Think.", "room": 400}
     made = [each for several in run(backend_vllm, requests, random_checkpoint, logs, **changes) for each in several]
     finished = [completion for completion in made if completion.reasoning and completion.response]
     cut_off = [completion for completion in made if completion.reasoning and not completion.response]
@@ -176,11 +167,17 @@ def test_thinking_between_special_tokens_is_told_from_the_response(random_checkp
 
 
 def test_a_prompt_that_does_not_fit_is_named_before_the_model_is_loaded(checkpoint, tmp_path):
-    long = [Request("fits", PROMPTS[0], KINDS["greedy"]), Request("too-long", PROMPTS[0] * 9, KINDS["greedy"])]
-    with pytest.raises(GenerateError, match=r"^vLLM failed: UnusableError: 1 prompts .* max_model_len = 64 .* too-long") as error:
-        run(backend_vllm, long, checkpoint, tmp_path, max_model_len=64)
+    long = [Request("fits", PROMPTS[0], KINDS["greedy"]), Request("too-long", PROMPTS[0] * 99, KINDS["greedy"])]
+    with pytest.raises(GenerateError, match=r"^vLLM failed: UnusableError: 1 prompts .* context of 256 .* too-long") as error:
+        run(backend_vllm, long, checkpoint, tmp_path)
     assert str(tmp_path / "log") in str(error.value)
     assert "Starting to load model" not in (tmp_path / "log").read_text()
+
+
+def test_answers_that_the_models_context_may_cut_are_told(checkpoint, tmp_path):
+    long = [Request("p", PROMPTS[0], Sampling(samples=1, temperature=1, max_new_tokens=256))]
+    run(backend_vllm, long, checkpoint, tmp_path)
+    assert "1 of 1 answers end at the model's context of 256 tokens if not before" in (tmp_path / "log").read_text()
 
 
 def test_a_checkpoint_without_weights_is_an_error_with_its_reason(checkpoint, tmp_path):
@@ -200,11 +197,15 @@ def test_an_argument_that_vllm_does_not_know_is_an_error_that_names_it(checkpoin
 def test_the_engine_ends_with_a_job_that_is_killed(how, checkpoint, tmp_path):
     code = f"""
 from pathlib import Path
-from prefdelta.backend_vllm import complete
-from prefdelta.generate import Request, Sampling
+from prefdelta.generate.backend_vllm import complete
+from prefdelta.generate.completions import Request
+from prefdelta.generate.settings import CheckpointSettings, GenerationRun
+from prefdelta.study.run import ModelRun, RequestsRun
+from prefdelta.study.sampling import Sampling
 requests = [Request("p", "3+4", Sampling(samples=1, temperature=0, max_new_tokens=9))]
-folder, log_file = Path({str(checkpoint)!r}), {str(tmp_path / "log")!r}
-complete(requests, settings={SETTINGS!r}, checkpoint=folder, seed=0, threads=1, log_file=log_file)
+folder, log_file = Path({str(checkpoint)!r}), Path({str(tmp_path / "log")!r})
+settings, run = CheckpointSettings(backend="vllm"), GenerationRun(batch_size=1, model=ModelRun(), requests=RequestsRun())
+complete(requests, settings=settings, run=run, checkpoint=folder, seed=0, threads=1, log_file=log_file)
 """
     script = tmp_path / "job.py"
     script.write_text(code)

@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 
 from prefdelta.generate.chat import encode
 from prefdelta.judge import rubric
+from prefdelta.study.models import Chat
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_logprobs_come_with_each_token(client):
 @pytest.mark.parametrize("switches", [{}, {"enable_thinking": False}])
 def test_prompts_are_tokenised_as_the_server_does(system, switches, server, random_checkpoint):
     tokenizer = AutoTokenizer.from_pretrained(random_checkpoint)
-    (ids,) = encode(tokenizer, ["How much is 1 + 1?"], {"system": system, "chat_template_kwargs": switches})
+    (ids,) = encode(tokenizer, ["How much is 1 + 1?"], Chat(system=system, chat_template_kwargs=switches))
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": "How much is 1 + 1?"})
     body = {"model": "judge", "messages": messages, "add_generation_prompt": True, "chat_template_kwargs": switches}

@@ -10,10 +10,16 @@ import polars as pl
 import pytest
 import yaml
 
+from prefdelta.findings.capability import Capability
+from prefdelta.findings.experiment import Results
+from prefdelta.findings.generator_deltas import GeneratorDeltas
 from prefdelta.judge.ratings import rate_traces
+from prefdelta.judge.settings import RatingsRun, RatingsSettings
 from prefdelta.microworld.authors import write
-from prefdelta.microworld.problems import draw, final_answer, render
-from prefdelta.tables.findings import Capability, GeneratorDeltas, Results
+from prefdelta.microworld.problems import final_answer, random_problem, render
+from prefdelta.study.endpoints import VllmEndpoint
+from prefdelta.study.judges import Judge
+from prefdelta.study.run import ModelRun, RequestsRun
 from prefdelta.tables.io import read_result_csv, read_table, write_table
 from prefdelta.tables.stages import Ratings, Traces
 
@@ -27,7 +33,7 @@ def study():
     content["models"]["qwen-l"] |= {"steps": 500, "hidden_size": 48, "heads": 2}
     content["models"]["policy"] |= {"steps": 400, "heads": 2}
     content["models"] = {name: content["models"][name] for name in ("policy", "qwen-s", "qwen-l")}
-    served = {"kind": "vllm", "model": "qwen-l", "flags": ["--enforce-eager"], "patience": 300}
+    served = {"kind": "vllm", "model": "qwen-l", "flags": ["--enforce-eager"]}
     stored = {"repo": "stored.parquet", "tokenizer": "qwen-l", "complete": None, "correct": [], "think": marks}
     content["generators"] = {
         "qwen-s": {"model": "qwen-s", "backend": "transformers"},
@@ -39,6 +45,7 @@ def study():
     content["judges"] = {"oracle": content["judges"]["oracle"]}
     del content["reference_judge"]
     content["methods"] = {"dpo": content["methods"]["dpo"] | {"learning_rate": 2e-4}}
+    del content["run"]
     delta = content["experiments"]["generator_delta"]
     delta |= {"chosen": ["local", "engine", "served", "stored"], "rejected": ["qwen-s"], "versus": [], "seeds": 1}
     content["experiments"] = {"generator_delta": delta}
@@ -74,7 +81,9 @@ def capability(folder):
 
 
 def test_the_study_runs_with_traces_from_all_four_backends(folder):
-    snakemake(folder, "results/smoke/tables/generator_delta.csv", "results/smoke/tables/capability.csv")
+    snakemake(
+        folder, *(f"results/smoke/tables/{name}.csv" for name in ("generator_delta", "capability", "generator_level_delta"))
+    )
     table = read_result_csv(folder / "results/smoke/tables/generator_delta.csv", Results)
     assert set(table["chosen"]) == {"local", "engine", "served", "stored"}
     traces = {
@@ -114,7 +123,7 @@ def test_a_vllm_server_judges(random_checkpoint, tmp_path):
     import random
 
     rng = random.Random(0)
-    problems = [draw("arithmetic", 2, rng) for _ in range(4)]
+    problems = [random_problem("arithmetic", 2, rng) for _ in range(4)]
     texts = [write(problem, {}, rng) for problem in problems]
     texts[0] = texts[0] * (6000 // len(texts[0]))  # longer than the engine would by itself read in one step
     traces = pl.DataFrame(
@@ -135,28 +144,18 @@ def test_a_vllm_server_judges(random_checkpoint, tmp_path):
     )
     write_table(traces, Traces, tmp_path / "traces.parquet")
     compact = '{"backend": "xgrammar", "disable_any_whitespace": true}'
-    endpoint = {"kind": "vllm", "gpus": 0, "dtype": "float32", "max_model_len": 8192, "patience": 300}
-    endpoint["flags"] = ["--enforce-eager", "--structured-outputs-config", compact]
+    endpoint = VllmEndpoint(kind="vllm", model="judge", flags=["--structured-outputs-config", compact])
+    judge = Judge(model="judge", endpoint=endpoint, choices_per_request=5)
+    model = ModelRun(gpus=0, max_model_len=8192, flags=["--enforce-eager"], patience=300)
     rate_traces(
         tmp_path / "traces.parquet",
+        random_checkpoint / "manifest.json",
+        None,
         tmp_path / "ratings.parquet",
-        str(tmp_path / "log"),
-        checkpoint=random_checkpoint,
-        judge="j",
-        model="judge",
-        endpoint=endpoint,
-        repeats=5,
-        choices_per_request=5,
-        separate_dimensions=False,
-        reasoning_effort=None,
-        temperature=0.6,
-        max_tokens=256,
-        batch=False,
-        concurrency=4,
-        retries=2,
-        timeout=120,
-        seed=0,
+        settings=RatingsSettings(judge="j", settings=judge, dtype="float32"),
+        run=RatingsRun(requests=RequestsRun(concurrency=4, retries=2, timeout=120), model=model),
         threads=1,
+        log_file=tmp_path / "log",
     )
     ratings = read_table(tmp_path / "ratings.parquet", Ratings)
     assert len(ratings) == 4 * 5 * 5

@@ -1,11 +1,7 @@
 """Rule browse_pairs."""
 
 from prefdelta.report.browse import browse_pairs
-from prefdelta.run.job import job
+from prefdelta.run.job import run_job
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
-        browse_pairs(
-            snakemake.input.pairs,
-            snakemake.output[0],
-        )
+    run_job(browse_pairs, snakemake)

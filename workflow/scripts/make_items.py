@@ -1,13 +1,7 @@
 """Rule make_items."""
 
-import json
-
 from prefdelta.generate.prompts import make_items
-from prefdelta.run.job import job
+from prefdelta.run.job import run_job
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
-        make_items(
-            snakemake.output[0],
-            **json.loads(snakemake.params.spec),
-        )
+    run_job(make_items, snakemake)

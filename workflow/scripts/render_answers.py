@@ -1,14 +1,7 @@
 """Rule render_answers."""
 
-import json
-
-from prefdelta.report.answers_page import render_answers
-from prefdelta.run.job import job
+from prefdelta.answers.answers_page import render_answers
+from prefdelta.run.job import run_job
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
-        render_answers(
-            snakemake.input.claims,
-            snakemake.output[0],
-            **json.loads(snakemake.params.spec),
-        )
+    run_job(render_answers, snakemake)

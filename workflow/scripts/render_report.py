@@ -1,13 +1,7 @@
 """Rule render_report."""
 
-import json
-
 from prefdelta.report.report import render_report
-from prefdelta.run.job import job
+from prefdelta.run.job import run_job
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
-        render_report(
-            snakemake.output[0],
-            **json.loads(snakemake.params.spec),
-        )
+    run_job(render_report, snakemake)

@@ -1,8 +1,7 @@
 """Rule tabulate_decontamination."""
 
 from prefdelta.audit.decontamination import tabulate_decontamination
-from prefdelta.run.job import job
+from prefdelta.run.job import run_job
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
-        tabulate_decontamination(snakemake.input.prompts, snakemake.input.dropped, snakemake.output.csv)
+    run_job(tabulate_decontamination, snakemake)

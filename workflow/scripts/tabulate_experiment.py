@@ -1,14 +1,7 @@
 """Rule tabulate_experiment."""
 
-import json
-
 from prefdelta.findings.experiment import tabulate_experiment
-from prefdelta.run.job import job
+from prefdelta.run.job import run_job
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
-        tabulate_experiment(
-            snakemake.input.generator_deltas,
-            snakemake.output.csv,
-            **json.loads(snakemake.params.spec),
-        )
+    run_job(tabulate_experiment, snakemake)

@@ -1,13 +1,7 @@
 """Rule tabulate_generator_deltas."""
 
-import json
-
 from prefdelta.findings.generator_deltas import tabulate_generator_deltas
-from prefdelta.run.job import job
+from prefdelta.run.job import run_job
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
-        tabulate_generator_deltas(
-            snakemake.output.csv,
-            **json.loads(snakemake.params.spec),
-        )
+    run_job(tabulate_generator_deltas, snakemake)

@@ -1,13 +1,7 @@
 """Rule tabulate_overlap."""
 
-import json
-
 from prefdelta.forecast.overlap import tabulate_overlap
-from prefdelta.run.job import job
+from prefdelta.run.job import run_job
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
-        tabulate_overlap(
-            snakemake.output.csv,
-            **json.loads(snakemake.params.spec),
-        )
+    run_job(tabulate_overlap, snakemake)

@@ -1,15 +1,7 @@
 """Rule tabulate_whatif."""
 
-import json
-
 from prefdelta.forecast.whatif import tabulate_whatif
-from prefdelta.run.job import job
+from prefdelta.run.job import run_job
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
-        tabulate_whatif(
-            snakemake.input.generator_deltas,
-            snakemake.input.capability,
-            snakemake.output.csv,
-            **json.loads(snakemake.params.spec),
-        )
+    run_job(tabulate_whatif, snakemake)

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandera.polars as pa
 import polars as pl
 
-from prefdelta.findings.intervals import Array
-from prefdelta.study import paths
+from prefdelta.audit.settings import BalanceSettings
+from prefdelta.measure.intervals import Array
 from prefdelta.study.dimensions import CRITERIA
-from prefdelta.tables.findings import Balance
-from prefdelta.tables.io import read_batches, rows_to_table, write_result_table
+from prefdelta.study.lattice import SIDES, Cell, PairSet
+from prefdelta.tables.check import Table
+from prefdelta.tables.io import read_batches, read_result_csv, rows_to_table, write_result_table
 from prefdelta.tables.stages import Pairs, Traces
 
 IMBALANCE = 0.1  # a standardised mean difference above it is not negligible (Austin 2009, doi 10.1002/sim.3697)
 ROUNDING = 1e-9  # what differs by less is equal but for floating point
-SIDES = ("chosen", "rejected")
 COVARIATES = {  # name -> unit
     "prompt_difficulty": "share",
     "log_length_ratio": "log",
@@ -26,6 +27,32 @@ COVARIATES = {  # name -> unit
     **{f"{side}_{name}": "share" for name in ("correct", "well_formed") for side in SIDES},
     **{f"{side}_{criterion}": "levels" for side in (*SIDES, "delta") for criterion in CRITERIA},
 }
+
+
+class Balance(Table):
+    """Means of what compared arms may differ in, besides what they are to differ in. Key: experiment, arm, versus, covariate.
+
+    ``smd`` is the standardised mean difference, (mean - mean_versus) / sqrt of the mean of both variances: null where nothing
+    varies, but the means differ. ``imbalanced``: its size is above 0.1, or it is null. ``unit`` is that of the means: ``share``
+    (0 to 1), ``tokens``, ``levels``, or ``log`` (natural, of chosen by rejected tokens). ``prompt_difficulty`` is the share of
+    wrong answers to a pair's prompt; a trace is ``well_formed`` that ended by itself and whose answer could be extracted.
+    Numbers of pairs are those of one seed, on average.
+    """
+
+    experiment: str
+    arm: str
+    versus: str
+    covariate: str
+    unit: str = pa.Field(isin=["share", "log", "tokens", "levels"])
+    mean: float
+    mean_versus: float
+    smd: float = pa.Field(nullable=True)
+    imbalanced: bool
+    n_pairs: int = pa.Field(gt=0)
+    n_pairs_versus: int = pa.Field(gt=0)
+
+    class Config:
+        unique = ["experiment", "arm", "versus", "covariate"]
 
 
 @dataclass(frozen=True)
@@ -52,34 +79,38 @@ def standardised_difference(mean: float, mean_versus: float, variance: float, va
     return (mean - mean_versus) / spread if spread > ROUNDING * max(1, abs(mean)) else None
 
 
-def tabulate_balance(output: Path | str, *, study: str, experiments: list[dict[str, Any]]) -> None:
-    """Writes the `Balance` of every arm of ``experiments`` with each of its controls.
+def tabulate_balance(traces: dict[str, Path], pairs: dict[PairSet, Path], table: Path, *, settings: BalanceSettings) -> None:
+    """Writes the `Balance` of every arm of ``settings`` with each of its controls. ``traces`` are by generator.
 
-    An experiment is `grid.experiment_content` with the ``cells`` of each arm, over whose pair sets (one for each seed) an arm's
-    means and variances are, all seeds with equal weight. How difficult a prompt is, is the same number on both sides of a
-    comparison: the share of wrong answers to it, in all traces by all generators that occur in either arm.
+    An arm's means and variances are over the pair sets of its cells (one for each seed), all seeds with equal weight. How
+    difficult a prompt is, is the same number on both sides of a comparison: the share of wrong answers to it, in all traces by
+    all generators that occur in either arm.
     """
+
+    def moments(cells: list[Cell], writers: list[str]) -> Moments:
+        files = tuple(traces[name] for name in writers)
+        return mixture([_moments(pairs[cell.pairs], files) for cell in cells])
+
     rows: list[dict[str, Any]] = []
-    for content in experiments:
-        cells = {arm["arm"]: arm["cells"] for arm in content["arms"]}
-        for arm in content["arms"]:
-            for versus in dict.fromkeys(arm["versus"]):
-                sides = [cells[arm["arm"]], cells[versus]]
-                writers = sorted({cell[side] for side_cells in sides for cell in side_cells for side in SIDES})
-                traces = tuple(paths.TRACES.format(study=study, generator=name) for name in writers)
-                own, other = (mixture([_moments(paths.PAIRS.format(**cell), traces) for cell in each]) for each in sides)
-                common = {"experiment": content["experiment"], "arm": arm["arm"], "versus": versus}
+    for experiment in settings.experiments:
+        cells = {arm.arm: arm.cells for arm in experiment.arms}
+        for arm in experiment.arms:
+            for versus in dict.fromkeys(arm.versus):
+                sides = [arm.cells, cells[versus]]
+                writers = sorted({name for side in sides for cell in side for name in (cell.chosen, cell.rejected)})
+                own, other = (moments(side, writers) for side in sides)
+                common: dict[str, Any] = {"experiment": experiment.experiment, "arm": arm.arm, "versus": versus}
                 common |= {"n_pairs": round(own.n / len(sides[0])), "n_pairs_versus": round(other.n / len(sides[1]))}
                 for place, (covariate, unit) in enumerate(COVARIATES.items()):
                     mean, mean_versus = float(own.mean[place]), float(other.mean[place])
                     smd = standardised_difference(mean, mean_versus, float(own.variance[place]), float(other.variance[place]))
                     row = {"covariate": covariate, "unit": unit, "mean": mean, "mean_versus": mean_versus, "smd": smd}
                     rows.append(common | row | {"imbalanced": smd is None or abs(smd) > IMBALANCE})
-    write_result_table(rows_to_table(rows, Balance), Balance, output)
+    write_result_table(rows_to_table(rows, Balance), Balance, table)
 
 
 @cache
-def _moments(pairs: str, traces: tuple[str, ...]) -> Moments:
+def _moments(pairs: Path, traces: tuple[Path, ...]) -> Moments:
     """Of one pair set. Its traces are in any of the files ``traces``: of a flipped pair, the chosen one is the other side's."""
     difficulty = _difficulty(traces)
     malformed = pl.concat([_malformed(file) for file in traces]).implode()
@@ -101,14 +132,14 @@ def _moments(pairs: str, traces: tuple[str, ...]) -> Moments:
 
 
 @cache
-def _difficulty(traces: tuple[str, ...]) -> pl.DataFrame:
+def _difficulty(traces: tuple[Path, ...]) -> pl.DataFrame:
     """``prompt_id`` and ``prompt_difficulty`` of all prompts that were answered."""
     by_prompt = pl.concat([_answers(file) for file in traces]).group_by("prompt_id").agg(pl.col("n", "wrong").sum())
     return by_prompt.select("prompt_id", prompt_difficulty=pl.col("wrong") / pl.col("n"))
 
 
 @cache
-def _answers(traces: str) -> pl.DataFrame:
+def _answers(traces: Path) -> pl.DataFrame:
     """The numbers of answers, and of wrong ones, by prompt."""
     batches = read_batches(traces, Traces, ["trace_id", "prompt_id", "correct"])
     counted = [batch.group_by("prompt_id").agg(n=pl.len(), wrong=(~pl.col("correct")).sum()) for batch in batches]
@@ -116,8 +147,65 @@ def _answers(traces: str) -> pl.DataFrame:
 
 
 @cache
-def _malformed(traces: str) -> pl.Series:
+def _malformed(traces: Path) -> pl.Series:
     """The traces that did not end by themselves, or whose answer could not be extracted."""
     bad = pl.col("answer").is_null() | (pl.col("finish_reason") != "stop")
     batches = read_batches(traces, Traces, ["trace_id", "answer", "finish_reason"])
     return pl.concat([batch.filter(bad)["trace_id"] for batch in batches])
+
+
+def plot_balance(table: Path, figure: Path) -> None:
+    """Plots the size of every standardised mean difference of compared arms (a love plot), a panel for each experiment."""
+    from matplotlib import pyplot
+
+    from prefdelta.measure import plotting
+
+    balance = read_result_csv(table, Balance)
+    experiments = balance.partition_by("experiment", maintain_order=True)
+    n_rows = -(-len(experiments) // 4) or 1
+    plot, grid = pyplot.subplots(n_rows, 4, figsize=(17, 6.5 * n_rows), squeeze=False, layout="constrained")
+    covariates = list(COVARIATES)
+    for place, panel in enumerate(grid.flat):
+        if place >= len(experiments):
+            panel.set_axis_off()
+            continue
+        comparisons = experiments[place].partition_by("arm", "versus", maintain_order=True)
+        for index, rows in enumerate(comparisons):
+            marker = "os^Dv"[index // len(plotting.COLOURS) % 5]
+            y = [covariates.index(name) for name in rows["covariate"]]
+            # Where nothing varies, but the means differ, the difference is beyond any number.
+            sizes = rows["smd"].abs().fill_null(10).clip(upper_bound=10)
+            name = f"{rows['arm'][0]} against {rows['versus'][0]}"
+            panel.plot(sizes, y, marker, ms=4, alpha=0.8, color=plotting.colour(index), label=name)
+        panel.axvline(IMBALANCE, color="black", lw=0.8, ls=":")
+        panel.set_xscale("symlog", linthresh=IMBALANCE)
+        panel.set_xticks([0, IMBALANCE, 1, 10], ["0", str(IMBALANCE), "1", "10"])
+        panel.set_yticks(range(len(covariates)), covariates if place % 4 == 0 else [])
+        panel.set(xlim=(-0.005, 12), ylim=(len(covariates) - 0.5, -0.5), title=experiments[place]["experiment"][0])
+        panel.set_xlabel("size of the standardised mean difference")
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=6)
+    plotting.save(
+        plot,
+        figure,
+        title="In what compared arms differ",
+        question="In what else than their deltas do the arms differ that are compared?",
+        answers={f"Standardised mean differences whose size is above {IMBALANCE}:": _answer(balance)},
+        caveat=f"{IMBALANCE} is the customary line (Austin 2009), not a test: two random sets of n pairs differ by about the "
+        "square root of 2/n in any covariate. Arms of different generators are meant to differ in most of these, and ratings by "
+        "different judges are not on one scale. Where nothing varies within both arms, a difference cannot be standardised: it "
+        "is plotted at 10, as are larger ones.",
+    )
+
+
+def _answer(balance: pl.DataFrame) -> list[str]:
+    """A sentence for each comparison: in which covariates but deltas are its arms imbalanced?"""
+    lines = []
+    comparisons = balance.partition_by("experiment", "arm", "versus", as_dict=True, maintain_order=True)
+    for (experiment, arm, versus), rows in comparisons.items():
+        differing = rows.filter(pl.col("imbalanced"), ~pl.col("covariate").str.starts_with("delta_"))
+        said = [
+            f"{row['covariate']} ({'nothing varies' if row['smd'] is None else format(row['smd'], '+.2f')})"
+            for row in differing.iter_rows(named=True)
+        ]
+        lines.append(f"{experiment}: **{arm}** against {versus}: {', '.join(said) or 'balanced'}.")
+    return lines

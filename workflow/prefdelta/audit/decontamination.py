@@ -2,19 +2,29 @@
 
 from pathlib import Path
 
+import pandera.polars as pa
 import polars as pl
 
-from prefdelta.tables.findings import Decontamination
+from prefdelta.tables.check import Table
 from prefdelta.tables.io import read_table, write_result_table
 from prefdelta.tables.stages import Dropped, Prompts
 
 KEPT = "kept"
 
 
-def tabulate_decontamination(prompts: Path | str, dropped: Path | str, output: Path | str) -> None:
+class Decontamination(Table):
+    """Training prompts by what became of them: ``kept``, or the reason why they were left out."""
+
+    task: str
+    outcome: str
+    item_task: str = pa.Field(nullable=True)
+    n_prompts: int = pa.Field(ge=0)
+
+
+def tabulate_decontamination(prompts: Path, dropped: Path, table: Path) -> None:
     """Writes the `Decontamination` table from the training `Prompts` and the `Dropped` ones."""
     keys = ["task", "outcome", "item_task"]
     kept = read_table(prompts, Prompts).select("task", outcome=pl.lit(KEPT), item_task=pl.lit(None, pl.String))
     left_out = read_table(dropped, Dropped).select("task", outcome="reason", item_task="item_task")
     counts = pl.concat([kept, left_out]).group_by(keys).len("n_prompts").sort(pl.col("outcome") != KEPT, *keys)
-    write_result_table(counts.cast({"n_prompts": pl.Int64}), Decontamination, output)
+    write_result_table(counts.cast({"n_prompts": pl.Int64}), Decontamination, table)

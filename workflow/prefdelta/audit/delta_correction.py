@@ -2,24 +2,55 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandera.polars as pa
 import polars as pl
 from numpy.typing import NDArray
 
-from prefdelta.audit.judge_audit import mean_ratings, read_levels, variance_columns, with_overall
-from prefdelta.findings.intervals import LEVEL, Array, item_weights
+from prefdelta.audit.agreement import variance_columns
+from prefdelta.audit.levels import mean_ratings, read_levels, with_overall
+from prefdelta.audit.settings import DeltaCorrectionSettings
+from prefdelta.measure.intervals import LEVEL, Array, item_weights
 from prefdelta.pairs.build import pair_up
 from prefdelta.pairs.select import candidates
-from prefdelta.study import paths
-from prefdelta.study.dimensions import CRITERIA
+from prefdelta.study.dimensions import CRITERIA, LEVELS
+from prefdelta.study.lattice import SIDES, PairSet
 from prefdelta.study.selections import draw_for_seed, parse
-from prefdelta.tables.findings import DeltaCorrection
+from prefdelta.tables.check import Table
 from prefdelta.tables.io import read_batches, rows_to_table, write_result_table
 from prefdelta.tables.stages import Pairs
 
 BY_DELTA = ("top", "bottom", "min")  # kinds of selections that prefer favourable noise
+
+
+class DeltaCorrection(Table):
+    """Mean deltas (levels) of selected pairs as judged, without the judge's noise, and by the reference judge.
+
+    Means over the pairs of all cells of the trained arms. ``criterion`` is the selection's own, else overall. Where pairs are
+    selected by the judged delta, those whose noise was favourable are preferred: ``corrected`` takes that back; for other
+    selections it is ``judged``. The interval is that of ``corrected``. ``reliability``: share of the deltas' variance that is no
+    noise, among the pairs that were selected from. ``reference_judge``: the same pairs' mean delta by the reference
+    judge; ``reference_judge_scaled``: that on the judge's scale, with which ``judged`` and ``corrected`` can be compared. Null is
+    what needs repeats, or a reference judge, where there are none. Key: judge, chosen, rejected, selection.
+    """
+
+    judge: str
+    chosen: str
+    rejected: str
+    selection: str
+    criterion: str = pa.Field(isin=list(CRITERIA))
+    n_pairs: int = pa.Field(gt=0)
+    judged: float = pa.Field(ge=LEVELS[0] - LEVELS[-1], le=LEVELS[-1] - LEVELS[0])
+    corrected: float = pa.Field(nullable=True)
+    ci_low: float = pa.Field(nullable=True)
+    ci_high: float = pa.Field(nullable=True)
+    reference_judge: float = pa.Field(nullable=True)
+    reference_judge_scaled: float = pa.Field(nullable=True)
+    reliability: float = pa.Field(nullable=True, ge=0, le=1)
+
+    class Config:
+        unique = ["judge", "chosen", "rejected", "selection"]
 
 
 def error_variances(levels: NDArray[np.int8]) -> Array:
@@ -72,70 +103,71 @@ def correct(
 
 
 def tabulate_delta_correction(
-    output: Path | str,
+    traces: dict[str, Path],
+    ratings: dict[tuple[str, str], Path],
+    pairs: dict[PairSet, Path],
+    table: Path,
     *,
-    study: str,
-    pairs: list[dict[str, Any]],
-    reference: str | None,
-    n_resamples: int,
-    seed: int,
+    settings: DeltaCorrectionSettings,
 ) -> None:
-    """Writes the `DeltaCorrection` of every selection of pairs that some arm trains on.
+    """Writes the `DeltaCorrection` of every group of ``settings``.
 
-    ``pairs``: ``judge``, ``chosen``, ``rejected`` and ``selection`` of the arms, with the words of their ``cells``.
+    ``traces`` are by generator, ``ratings`` by judge and generator.
     """
+    reference_judge, bootstrap = settings.reference_judge, settings.bootstrap
 
     @lru_cache(maxsize=16)
     def rated(judge: str, generator: str) -> pl.DataFrame:
-        traces = paths.TRACES.format(study=study, generator=generator)
-        light, levels = read_levels(traces, paths.RATINGS.format(study=study, judge=judge, generator=generator))
+        light, levels = read_levels(traces[generator], ratings[judge, generator])
         means, noises = mean_ratings(levels), error_variances(levels)
         columns = [pl.Series(name, means[:, place]) for place, name in enumerate(CRITERIA)]
         columns += [pl.Series(f"noise_{name}", noises[:, place]) for place, name in enumerate(CRITERIA)]
         return light.with_columns(column.fill_nan(None) for column in columns)
 
     rows = []
-    for group in pairs:
-        words = {word: group[word] for word in ("judge", "chosen", "rejected", "selection")}
-        selection = parse(draw_for_seed(words["selection"], 0))
+    for group in settings.groups:
+        selection = parse(draw_for_seed(group.selection, 0))
         criterion = selection.criterion or "overall"
         populations, selected = [], []
-        for number, cell in enumerate(group["cells"]):
-            key = pl.format("{} {}", pl.lit(number), "pair_id").alias("pair_id")  # cells may share pairs
-            chosen, rejected = (rated(cell["judge"], cell[side]) for side in ("chosen", "rejected"))
-            other = [rated(reference, cell[side]) for side in ("chosen", "rejected")] if reference else []
-            populations.append(_population(chosen, rejected, other, cell["selection"], criterion, seed).with_columns(key))
-            file = paths.PAIRS.format(study=study, **cell)
-            selected += [batch.select(key).to_series() for batch in read_batches(file, Pairs, ["pair_id"])]
+        for number, named in enumerate(group.pair_sets):
+            key = pl.format("{} {}", pl.lit(number), "pair_id").alias("pair_id")  # sets may share pairs
+            sides = named.chosen, named.rejected
+            chosen, rejected = (rated(named.judge, side) for side in sides)
+            other = [rated(reference_judge, side) for side in sides] if reference_judge else []
+            population = _population(chosen, rejected, other, named.selection, criterion, settings.seed)
+            populations.append(population.with_columns(key))
+            selected += [batch.select(key).to_series() for batch in read_batches(pairs[named], Pairs, ["pair_id"])]
         population, taken = pl.concat(populations), pl.concat(selected)
-        found = correct(population, taken, n_resamples, seed, by_delta=selection.kind in BY_DELTA)
-        by_reference = by_reference_judge(population, taken)
-        rows.append({**words, "criterion": criterion, "n_pairs": len(taken), **found, **by_reference})
-    write_result_table(rows_to_table(rows, DeltaCorrection), DeltaCorrection, output)
+        by_delta = selection.kind in BY_DELTA
+        found = correct(population, taken, bootstrap.n_resamples, bootstrap.seed, by_delta=by_delta)
+        found |= by_reference_judge(population, taken)
+        rows.append({**group.model_dump(exclude={"pair_sets"}), "criterion": criterion, "n_pairs": len(taken), **found})
+    write_result_table(rows_to_table(rows, DeltaCorrection), DeltaCorrection, table)
 
 
 def by_reference_judge(population: pl.DataFrame, selected: pl.Series) -> dict[str, float | None]:
-    """``reference``: the mean delta of ``selected`` by the reference judge; ``reference_scaled``: that on the judge's scale.
+    """``reference_judge``: the mean delta of ``selected`` by that judge; ``reference_judge_scaled``: that on the judge's scale.
 
-    The scale is the least-squares line of judged deltas on those of the reference, over the whole ``population``: the judge's
-    noise, which is in its deltas only, leaves it unbiased. Both are null without a reference.
+    The scale is the least-squares line of judged deltas on those of the reference judge, over the whole ``population``: the
+    judge's noise, which is in its deltas only, leaves it unbiased. Both are null without a reference judge.
     """
-    known = population.drop_nulls("reference")
-    taken = known.filter(pl.col("pair_id").is_in(selected.implode()))["reference"].mean()
-    judged, reference = known["delta"].to_numpy(), known["reference"].to_numpy()
-    if taken is None or not reference.var():
-        return {"reference": taken, "reference_scaled": None}  # type: ignore[dict-item]
-    slope = float(np.cov(reference, judged)[0, 1] / reference.var(ddof=1))
+    known = population.drop_nulls("reference_judge")
+    taken = known.filter(pl.col("pair_id").is_in(selected.implode()))["reference_judge"].mean()
+    judged, measured = known["delta"].to_numpy(), known["reference_judge"].to_numpy()
+    if taken is None or not measured.var():
+        return {"reference_judge": taken, "reference_judge_scaled": None}  # type: ignore[dict-item]
+    slope = float(np.cov(measured, judged)[0, 1] / measured.var(ddof=1))
     mean = float(taken)  # type: ignore[arg-type]
-    return {"reference": mean, "reference_scaled": float(judged.mean()) + slope * (mean - float(reference.mean()))}
+    scaled = float(judged.mean()) + slope * (mean - float(measured.mean()))
+    return {"reference_judge": mean, "reference_judge_scaled": scaled}
 
 
 def _population(
-    chosen: pl.DataFrame, rejected: pl.DataFrame, reference: list[pl.DataFrame], name: str, criterion: str, seed: int
+    chosen: pl.DataFrame, rejected: pl.DataFrame, measured: list[pl.DataFrame], name: str, criterion: str, seed: int
 ) -> pl.DataFrame:
-    """The pairs that the selection ``name`` is made from, as `correct` needs them, with the ``reference`` judge's delta.
+    """The pairs that the selection ``name`` is made from, as `correct` needs them, with the reference judge's delta.
 
-    A selection that flips pairs flips these.
+    ``measured``: both sides as that judge rated them, or nothing. A selection that flips pairs flips these.
     """
     selection = parse(name)
     pairs = pair_up(chosen, rejected, cross_samples=selection.crosses_samples)
@@ -143,11 +175,10 @@ def _population(
         pairs = candidates(pairs, selection, seed)
     if "_stratum" not in pairs.collect_schema():
         pairs = pairs.with_columns(_stratum=pl.lit(0))
-    for place, (side, traces) in enumerate((("chosen", chosen), ("rejected", rejected))):
+    for place, (side, traces) in enumerate(zip(SIDES, (chosen, rejected), strict=True)):
         noises = traces.lazy().select(pl.col("trace_id").alias(f"{side}_trace_id"), noise=f"noise_{criterion}")
-        levels = (
-            (reference or (chosen, rejected))[place].lazy().select(pl.col("trace_id").alias(f"{side}_trace_id"), level=criterion)
-        )
+        by_judge = (measured or (chosen, rejected))[place].lazy()
+        levels = by_judge.select(pl.col("trace_id").alias(f"{side}_trace_id"), level=criterion)
         ratings = noises.join(levels, on=f"{side}_trace_id").rename({"noise": f"{side}_noise", "level": f"{side}_level"})
         pairs = pairs.join(ratings, on=f"{side}_trace_id", how="left")
     sign = -1 if selection.kind == "flipped" else 1
@@ -157,5 +188,5 @@ def _population(
         stratum=pl.col("_stratum").cast(pl.Int64),
         delta=sign * pl.col(f"delta_{criterion}"),
         noise=pl.col("chosen_noise") + pl.col("rejected_noise"),
-        reference=sign * (pl.col("chosen_level") - pl.col("rejected_level")) if reference else pl.lit(None, pl.Float64),
+        reference_judge=sign * (pl.col("chosen_level") - pl.col("rejected_level")) if measured else pl.lit(None, pl.Float64),
     ).collect()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prefdelta.checkpoints.manifest import write_manifest
+from prefdelta.checkpoints.settings import FetchSettings
 from prefdelta.run.errors import PrefdeltaError
 
 # Weights in safetensors only: pickles can run code, and the other formats would be downloaded for nothing.
@@ -17,29 +18,29 @@ class FetchError(PrefdeltaError):
     """A checkpoint can't be had; the message names it."""
 
 
-def fetch_model(output: Path | str, *, repo: str, revision: str | None, family: str) -> None:
-    """Links the files of ``repo`` (hub id or local folder) into the folder of ``output``, its manifest, written last.
+def fetch_model(data: list[Path], manifest: Path, *, settings: FetchSettings) -> None:
+    """Links a repository's files (those in ``data``, where it is a local folder) into the folder of ``manifest``, written last.
 
-    The files stay in the hub's cache ($HF_HOME). Raises FetchError where the repository can't be reached or has no weights.
+    Those of the hub stay in its cache ($HF_HOME). Raises FetchError where the repository can't be reached or has no weights.
     """
-    output = Path(output)
+    repo, folder = settings.repo, manifest.parent
     if Path(repo).is_dir():
         snapshot, commit = Path(repo).resolve(), None
     else:
-        snapshot, commit = _download(repo, revision)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    for link in output.parent.iterdir():
+        snapshot, commit = _download(repo, settings.revision)
+    folder.mkdir(parents=True, exist_ok=True)
+    for link in folder.iterdir():
         if link.is_symlink():  # of another revision
             link.unlink()
     for place in snapshot.iterdir():
-        if any(place.match(pattern) for pattern in KEPT) and place.name != output.name:
-            (output.parent / place.name).symlink_to(os.path.realpath(place))
-    if not list(output.parent.glob("*.safetensors")) or not (output.parent / "config.json").exists():
+        if any(place.match(pattern) for pattern in KEPT) and place.name != manifest.name:
+            (folder / place.name).symlink_to(os.path.realpath(place))
+    if not list(folder.glob("*.safetensors")) or not (folder / "config.json").exists():
         raise FetchError(f"{repo} holds no config.json with *.safetensors: it is not a checkpoint in transformers' format")
-    config: dict[str, Any] = json.loads((output.parent / "config.json").read_text(encoding="utf-8"))
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config", config)
-    shape = {"family": family, "hidden_size": text["hidden_size"], "layers": text["num_hidden_layers"]}
-    write_manifest(output, {**shape, "parameters": _parameters(output.parent), "repo": repo, "revision": commit})
+    shape = {"family": settings.family, "hidden_size": text["hidden_size"], "layers": text["num_hidden_layers"]}
+    write_manifest(manifest, {**shape, "parameters": _parameters(folder), "repo": repo, "revision": commit})
 
 
 def _download(repo: str, revision: str | None) -> tuple[Path, str]:

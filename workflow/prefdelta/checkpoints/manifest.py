@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from prefdelta.run.atomic import write_text
 from prefdelta.run.errors import PrefdeltaError
+from prefdelta.run.job import versions
 
 HASHED_BYTES = 256 * 2**20
-PACKAGES = ("torch", "transformers", "trl", "peft", "tokenizers", "numpy")
 
 
 class ManifestError(PrefdeltaError):
@@ -24,7 +23,7 @@ def sha256(path: Path | str) -> str:
 
 
 def write_manifest(path: Path | str, content: dict[str, Any]) -> None:
-    """Writes ``content`` with the hashes of all files of the manifest's folder (``files``) and package versions."""
+    """Writes ``content`` with the hashes of all files of the manifest's folder (``files``) and library versions."""
     path = Path(path)
     files = {
         str(file.relative_to(path.parent)): sha256(file)
@@ -32,8 +31,7 @@ def write_manifest(path: Path | str, content: dict[str, Any]) -> None:
         if file.is_file() and file != path and not file.name.startswith(".")
     }
     sizes = {name: (path.parent / name).stat().st_size for name in files}
-    versions = {package: version(package) for package in PACKAGES}
-    content = {**content, "versions": versions, "files": files, "bytes": sizes}
+    content = {**content, "versions": versions(), "files": files, "bytes": sizes}
     write_text(json.dumps(content, indent=1, sort_keys=True), path)
 
 

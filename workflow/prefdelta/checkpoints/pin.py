@@ -9,8 +9,10 @@ import yaml
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+from prefdelta.configure.load import load_study
 from prefdelta.run.errors import PrefdeltaError
-from prefdelta.study.config import HubModel, Source, load_study
+from prefdelta.study.models import HubModel
+from prefdelta.study.sources import Source
 
 
 def repositories(config: dict[str, Any]) -> Iterator[tuple[str, str, str, str | None]]:

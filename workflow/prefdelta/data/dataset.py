@@ -1,6 +1,6 @@
 """Data sets: rows from the Hugging Face hub, or from local files of the same schema."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from prefdelta.run.errors import PrefdeltaError
+from prefdelta.study.sources import Source
 
 READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
 
@@ -17,10 +18,10 @@ class DatasetError(PrefdeltaError):
     """A data set can't be read; the message names it, its revision and a remedy."""
 
 
-def load_rows(source: Mapping[str, Any], columns: Iterable[str] = ()) -> list[dict[str, Any]]:
+def load_rows(source: Source, columns: Iterable[str] = ()) -> list[dict[str, Any]]:
     """The rows of ``source`` with ``columns`` (default: all of them), in the order of the data set.
 
-    ``source``: what the configuration says, see `load_split`. Raises DatasetError, also where a column is missing.
+    Raises DatasetError, also where a column is missing.
     """
     split = load_split(source)
     if columns := list(columns):
@@ -32,17 +33,16 @@ def load_rows(source: Mapping[str, Any], columns: Iterable[str] = ()) -> list[di
     return rows
 
 
-def load_split(source: Mapping[str, Any], split: str | None = None, *, in_memory: bool = False) -> datasets.Dataset:
+def load_split(source: Source, split: str | None = None, *, in_memory: bool = False) -> datasets.Dataset:
     """One split of ``source`` (default: its ``split``).
 
-    ``repo`` is a hub id or a local file or folder (parquet, json, jsonl); ``revision``, ``config`` and ``split`` are those of the
-    hub. With ``files`` (globs within the repository) only these are read, and all of them are the split: for sets whose loading
-    needs a script, which `datasets` no longer runs. Raises DatasetError.
+    A local file is parquet, json or jsonl. With ``files`` only these are read, and all of them are the split: for sets whose
+    loading needs a script, which `datasets` no longer runs. Raises DatasetError.
     """
-    split = split or source.get("split") or "train"
-    repo, local = source["repo"], Path(source["repo"])
+    split = split or source.split
+    local = Path(source.repo)
     try:
-        if source.get("files") or local.is_file():
+        if source.files or local.is_file():
             paths = [local] if local.is_file() else _files(source)
             readers = {READERS.get(path.suffix) for path in paths}
             if len(readers) != 1 or None in readers:
@@ -50,30 +50,29 @@ def load_split(source: Mapping[str, Any], split: str | None = None, *, in_memory
             data_files = {"train": [str(path) for path in paths]}
             return datasets.load_dataset(readers.pop(), data_files=data_files, split="train", keep_in_memory=in_memory)
         return datasets.load_dataset(
-            repo, name=source.get("config"), revision=source.get("revision"), split=split, keep_in_memory=in_memory
+            source.repo, name=source.config, revision=source.revision, split=split, keep_in_memory=in_memory
         )
     except DatasetError:
         raise
     # `datasets` raises ValueError for an unknown split or config and RuntimeError for a set with a script; the hub and the file
     # system raise OSErrors.
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise DatasetError(f"{_name(source, split)} can't be read: {error} ({_remedy(error, repo)})") from error
+        raise DatasetError(f"{_name(source, split)} can't be read: {error} ({_remedy(error, source.repo)})") from error
 
 
-def _files(source: Mapping[str, Any]) -> list[Path]:
-    folder = Path(source["repo"])
+def _files(source: Source) -> list[Path]:
+    folder, patterns = Path(source.repo), source.files or []
     if not folder.is_dir():
-        wanted = {"revision": source.get("revision"), "allow_patterns": source["files"]}
-        folder = Path(snapshot_download(source["repo"], repo_type="dataset", **wanted))
-    paths = sorted({path for pattern in source["files"] for path in folder.glob(pattern)})
+        folder = Path(snapshot_download(source.repo, repo_type="dataset", revision=source.revision, allow_patterns=patterns))
+    paths = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     if not paths:
-        raise DatasetError(f"{_name(source)} has no files that match {', '.join(source['files'])}")
+        raise DatasetError(f"{_name(source)} has no files that match {', '.join(patterns)}")
     return paths
 
 
-def _name(source: Mapping[str, Any], split: str | None = None) -> str:
-    parts = {"revision": source.get("revision"), "config": source.get("config"), "split": split or source.get("split")}
-    return f"data set {source['repo']} ({', '.join(f'{key} {value}' for key, value in parts.items() if value) or 'newest'})"
+def _name(source: Source, split: str | None = None) -> str:
+    parts = {"revision": source.revision, "config": source.config, "split": split or source.split}
+    return f"data set {source.repo} ({', '.join(f'{key} {value}' for key, value in parts.items() if value)})"
 
 
 def _remedy(error: Exception, repo: str) -> str:

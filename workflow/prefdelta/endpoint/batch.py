@@ -16,7 +16,9 @@ from typing import Any
 from openai import NotFoundError, OpenAI, OpenAIError
 from openai.types import Batch
 
-from prefdelta.endpoint.client import Body, Choice, Connection, adapted, choices, declined, lacking, learn
+from prefdelta.endpoint.answers import Body, Choice, adapted, choices, declined, lacking, learn
+from prefdelta.endpoint.client import UNTOLD
+from prefdelta.endpoint.servers import Connection
 from prefdelta.endpoint.serving import EndpointError
 from prefdelta.endpoint.store import Store
 from prefdelta.run.atomic import write_text
@@ -43,7 +45,9 @@ def ask(
     Raises EndpointError where the provider fails or cancels a batch, refuses a request for what it asks for, or gives no further
     answers. What was answered until then is in the store.
     """
-    with OpenAI(base_url=connection.base_url, api_key=connection.key, max_retries=retries, timeout=timeout) as client:
+    with OpenAI(
+        base_url=connection.base_url, api_key=connection.key, max_retries=retries, timeout=timeout, default_headers=UNTOLD
+    ) as client:
         try:
             _Batches(connection, client, store).ask(n, body, answered)
         except OpenAIError as error:

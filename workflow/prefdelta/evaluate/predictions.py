@@ -1,53 +1,48 @@
 """Evaluation: a checkpoint's answers to every item of every suite, sampled (avg@k) and greedy, kept item by item."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from prefdelta.checkpoints.manifest import checked_folder
 from prefdelta.generate.completions import Request, complete
 from prefdelta.generate.scoring import scored
-from prefdelta.study.sampling import Sampling
+from prefdelta.generate.settings import GenerationRun, PredictionsSettings
 from prefdelta.tables.io import read_table, write_table
 from prefdelta.tables.stages import Predictions, Prompts
 
 
 def evaluate_model(
-    manifest: Path | str,
-    suites: Sequence[Path | str],
-    output: Path | str,
-    log_file: str,
+    manifest: Path,
+    suites: list[Path],
+    task_files: list[Path],
+    predictions: Path,
     *,
-    backend: str,
-    settings: dict[str, Any],
-    sampling: dict[str, Any],
-    samples_by_task: dict[str, int],
-    greedy: bool,
-    seed: int,
+    settings: PredictionsSettings,
+    run: GenerationRun,
     threads: int,
+    log_file: Path,
 ) -> None:
     """Writes the `Predictions` of the checkpoint of ``manifest`` on ``suites`` (`Prompts` tables), all from one load.
 
-    ``samples_by_task`` overrides the number of samples (avg@16 for AIME, say).
+    ``task_files``: local files that say how answers to some items are graded; the items name them.
     """
     items = pl.concat([read_table(suite, Prompts) for suite in suites])
-    drawn = Sampling.model_validate(sampling)
-    by_task = {task: drawn.model_copy(update={"samples": n}) for task, n in samples_by_task.items()}
+    drawn = settings.sampling
+    by_task = {task: drawn.model_copy(update={"samples": n}) for task, n in settings.samples_by_task.items()}
     asked = list(items.select("prompt_id", "prompt", "task").iter_rows())
     requests = [Request(prompt_id, prompt, by_task.get(task, drawn)) for prompt_id, prompt, task in asked]
     decodings = ["sampled"]
-    if greedy:
+    if settings.greedy:
         once = drawn.model_copy(update={"samples": 1, "temperature": 0.0})
         requests += [Request(prompt_id, prompt, once) for prompt_id, prompt, _ in asked]
         decodings.append("greedy")
     completions = complete(
         requests,
-        backend=backend,
-        settings=settings,
+        settings=settings.backend,
+        run=run,
         checkpoint=checked_folder(manifest),
-        seed=seed,
+        seed=settings.seed,
         threads=threads,
         log_file=log_file,
     )
@@ -56,4 +51,4 @@ def evaluate_model(
         for turn, decoding in enumerate(decodings)
         for (item, n, _), score in scored(items, completions[turn * len(items) : (turn + 1) * len(items)], threads)
     ]
-    write_table(pl.DataFrame(rows, schema_overrides={"answer": pl.String}), Predictions, output)
+    write_table(pl.DataFrame(rows, schema_overrides={"answer": pl.String}), Predictions, predictions)

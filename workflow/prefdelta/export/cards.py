@@ -98,7 +98,7 @@ The selection is `{{ cell.selection }}`, in this grammar:
 ```
 
 ## Licence
-Of this data set: {{ stated_license }}. Of its parts: see above. "not stated" means that the study's configuration does not say.
+Of this data set: {{ license }}. Of its parts: see above. "not stated" means that the study's configuration does not say.
 
 Made by {{ code }}. `lineage.json` says all of this for machines, with the hash of the table that the pairs were taken from.
 """
@@ -138,14 +138,14 @@ interval of the difference is a 95 % bootstrap over items. This is one training 
 {%- endfor %}
 
 ## Licence
-Of this model: {{ stated_license }}. Of the model that was tuned: {{ policy.license }}. "not stated" means that the study's
+Of this model: {{ license }}. Of the model that was tuned: {{ policy.license }}. "not stated" means that the study's
 configuration does not say.
 
 Made by {{ code }}. `lineage.json` says all of this for machines, with the loss curve, package versions and hashes of the inputs.
 """
 
 
-def dataset_card(lineage: dict[str, Any], location: str, license: str, language: str) -> str:
+def dataset_card(lineage: dict[str, Any], location: str, language: str) -> str:
     """The card of a data set from its ``lineage`` (`export.export_cell`). ``location`` is what `load_dataset` is given."""
     cell = lineage["cell"]
     origins = {
@@ -155,7 +155,7 @@ def dataset_card(lineage: dict[str, Any], location: str, license: str, language:
     }
     header = DatasetCardData(
         language=language,
-        license=_hub_license(license),
+        license=_hub_license(lineage["license"]),
         task_categories=["text-generation"],
         size_categories=[_size(lineage["pairs"]["n_pairs"])],
         pretty_name=f"{cell['study']}: {cell['chosen']} over {cell['rejected']}, {cell['selection']}",
@@ -163,11 +163,11 @@ def dataset_card(lineage: dict[str, Any], location: str, license: str, language:
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
     )
     settings = _json({name: origin["settings"] for name, origin in origins.items()})
-    words: dict[str, Any] = {"location": location, "stated_license": license, "origins": origins, "settings": settings}
+    words: dict[str, Any] = {"location": location, "origins": origins, "settings": settings}
     return f"{DatasetCard.from_template(header, template_str=DATASET, **lineage, **words)}\n"
 
 
-def model_card(lineage: dict[str, Any], dataset: str | None, license: str, language: str) -> str:
+def model_card(lineage: dict[str, Any], dataset: str | None, language: str) -> str:
     """The card of a model from its ``lineage`` (`export.export_cell`). ``dataset``: the hub's data set that it was tuned on."""
     cell, policy = lineage["cell"], lineage["policy"]
     # The header can name repositories of the hub only, not a local folder.
@@ -177,13 +177,14 @@ def model_card(lineage: dict[str, Any], dataset: str | None, license: str, langu
         datasets=[dataset] if dataset else None,
         language=language,
         library_name="transformers",
-        license=_hub_license(license),
+        license=_hub_license(lineage["license"]),
         model_name="{policy}, {method} on {chosen} over {rejected} ({selection}, seed {seed})".format(**cell),
         pipeline_tag="text-generation",
         tags=["trl", lineage["training"]["recipe"]["trainer"], "prefdelta"],
     )
+    recipe = {key: lineage["training"][key] for key in ("recipe", "run")}
     data_set = f"[{dataset}](https://huggingface.co/datasets/{dataset})" if dataset else "The data set that was exported with it"
-    words: dict[str, Any] = {"data_set": data_set, "stated_license": license, "recipe": _json(lineage["training"]["recipe"])}
+    words: dict[str, Any] = {"data_set": data_set, "recipe": _json(recipe)}
     return f"{ModelCard.from_template(header, template_str=MODEL, **lineage, **words)}\n"
 
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import polars as pl
 from datasets import Dataset
@@ -17,9 +17,11 @@ from huggingface_hub import HfApi
 
 from prefdelta.checkpoints.manifest import checked_folder, read_manifest, sha256
 from prefdelta.export.cards import dataset_card, model_card
-from prefdelta.findings.experiment import clipped, item_scores
-from prefdelta.findings.intervals import item_weights, nested_interval
+from prefdelta.export.settings import ExportSettings
 from prefdelta.judge.rubric import RUBRIC
+from prefdelta.measure.intervals import item_weights, nested_interval
+from prefdelta.measure.scores import clipped, item_scores
+from prefdelta.measure.settings import Bootstrap
 from prefdelta.run.atomic import write_text
 from prefdelta.run.errors import PrefdeltaError
 from prefdelta.study.dimensions import CRITERIA
@@ -41,98 +43,68 @@ class ExportError(PrefdeltaError):
     """A cell can't be exported or uploaded; the message says why, and what to do."""
 
 
-class Origin(TypedDict):
-    """Where prompts, a model or a judge come from: a repository (None: the micro-world), and what else the study sets of it."""
+def export_cell(pairs: Path, checkpoint: Path, evals: Path, base_evals: Path, folder: Path, *, settings: ExportSettings) -> None:
+    """Writes ``folder``: ``dataset/`` from ``pairs`` and ``model/`` from ``checkpoint`` (its manifest).
 
-    source: str | None
-    revision: str | None
-    license: str
-    settings: dict[str, Any]
-
-
-def export_cell(
-    pairs: Path | str,
-    checkpoint: Path | str,
-    evals: Path | str,
-    base_evals: Path | str,
-    output: Path | str,
-    *,
-    cell: dict[str, str],
-    prompts: dict[str, Origin],
-    generators: dict[str, Origin],
-    judge: Origin,
-    policy: Origin,
-    license: str,
-    language: str,
-    push: bool,
-    namespace: str | None,
-    private: bool,
-    n_resamples: int,
-    seed: int,
-) -> None:
-    """Writes the folder ``output``: ``dataset/`` from ``pairs`` and ``model/`` from ``checkpoint`` (its manifest).
-
-    Each has a card and a lineage.json. ``prompts`` are by task, ``generators`` by name. The data set has the columns of TRL's
-    conversational preference format (https://huggingface.co/docs/trl/dataset_formats) and the rest of `Pairs`. With ``push``
-    both are uploaded to the hub's ``namespace``. Where that fails, the folder stays as ``{output}-not-pushed``. Raises
-    ExportError then, and where ``evals`` and ``base_evals`` hold different items.
+    Each has a card and a lineage.json. The data set has the columns of TRL's conversational preference format
+    (https://huggingface.co/docs/trl/dataset_formats) and the rest of `Pairs`. With ``push`` both are uploaded to the hub's
+    ``namespace``. Where that fails, the folder stays as ``{folder}-not-pushed``. Raises ExportError then, and where ``evals``
+    and ``base_evals`` hold different items.
     """
-    output = Path(output)
     # One place for what is half done, so that a killed job's is cleared by the next one.
-    partial, kept = output.with_name(f".{output.name}.partial"), output.with_name(f"{output.name}-not-pushed")
+    partial, kept = folder.with_name(f".{folder.name}.partial"), folder.with_name(f"{folder.name}-not-pushed")
     shutil.rmtree(partial, ignore_errors=True)
-    names = repositories(cell, namespace) if push and namespace else {}
+    names = repositories(settings) if settings.push else {}
     frame = read_table(pairs, Pairs)
-    folder, manifest = checked_folder(checkpoint), read_manifest(checkpoint)
+    weights, manifest = checked_folder(checkpoint), read_manifest(checkpoint)
     files = {"pairs": pairs, "checkpoint": checkpoint, "evals": evals, "base_evals": base_evals}
     inputs = {name: {"file": str(path), "sha256": sha256(path)} for name, path in files.items()}
-    data = {
-        "cell": {word: cell[word] for word in ("study", "judge", "chosen", "rejected", "selection")},
-        "prompts": prompts,
-        "generators": generators,
-        "judge": judge,
+    told = settings.model_dump(include={"prompts", "generators", "judge", "policy", "license"})
+    policy = told.pop("policy")
+    data = told | {
+        "cell": {"study": settings.study, **vars(settings.cell.pairs)},
         "rubric": RUBRIC,
         "selection_grammar": GRAMMAR,
         "pairs": pair_statistics(frame),
         "code": code_version(),
     }
     model = data | {
-        "cell": cell,
+        "cell": {"study": settings.study, **vars(settings.cell)},
         "policy": policy,
         "training": {key: value for key, value in manifest.items() if key not in ("cell", "files", "bytes")},
-        "evaluation": evaluation(evals, base_evals, n_resamples, seed),
+        "evaluation": evaluation(evals, base_evals, settings.bootstrap),
     }
     try:
         _write_pairs(frame, partial / "dataset" / "data")
-        location = names.get("dataset", f"{output}/dataset")
-        write_text(dataset_card(data, location, license, language), partial / "dataset" / "README.md")
-        _write_lineage(data | {"license": license, "inputs": {"pairs": inputs["pairs"]}}, partial / "dataset")
+        location = names.get("dataset", f"{folder}/dataset")
+        write_text(dataset_card(data, location, settings.language), partial / "dataset" / "README.md")
+        _write_lineage(data | {"inputs": {"pairs": inputs["pairs"]}}, partial / "dataset")
 
-        _link_files(folder, manifest["files"], partial / "model")
-        write_text(model_card(model, names.get("dataset"), license, language), partial / "model" / "README.md")
-        _write_lineage(model | {"license": license, "inputs": inputs}, partial / "model")
+        _link_files(weights, manifest["files"], partial / "model")
+        write_text(model_card(model, names.get("dataset"), settings.language), partial / "model" / "README.md")
+        _write_lineage(model | {"inputs": inputs}, partial / "model")
         try:
             for kind, name in names.items():
-                _push(partial / kind, kind, name, private)
+                _push(partial / kind, kind, name, settings.private)
         except ExportError as error:
             _replace(partial, kept)
             raise ExportError(f"{error}\nThe exported folder is kept as {kept}.") from error
-        _replace(partial, output)
+        _replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(kept, ignore_errors=True)
 
 
-def repositories(cell: dict[str, str], namespace: str) -> dict[str, str]:
+def repositories(settings: ExportSettings) -> dict[str, str]:
     """The hub's repositories of a cell: ``dataset`` (shared by all cells that train on the same pairs) and ``model``.
 
     A name that is too long for the hub is cut and ends with a hash of the whole.
     """
-    names = {kind: pattern.format(**cell) for kind, pattern in REPOSITORIES.items()}
+    names = {kind: pattern.format(study=settings.study, **vars(settings.cell)) for kind, pattern in REPOSITORIES.items()}
     for kind, name in names.items():
         if len(name) > NAME_LENGTH:
             names[kind] = f"{name[: NAME_LENGTH - 9].rstrip('-._')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return {kind: f"{namespace}/{name}" for kind, name in names.items()}
+    return {kind: f"{settings.namespace}/{name}" for kind, name in names.items()}
 
 
 def pair_statistics(frame: pl.DataFrame) -> dict[str, Any]:
@@ -163,7 +135,7 @@ def pair_statistics(frame: pl.DataFrame) -> dict[str, Any]:
     return {**counts, "deltas": deltas, "sides": sides}
 
 
-def evaluation(evals: Path | str, base_evals: Path | str, n_resamples: int, seed: int) -> list[dict[str, Any]]:
+def evaluation(evals: Path, base_evals: Path, bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """Accuracy (points) of a checkpoint and of its base on each of `item_scores`, with the 95 % interval of the difference.
 
     ``task`` is None where a row is the mean over a suite's tasks. Raises ExportError where the two hold different items.
@@ -174,8 +146,8 @@ def evaluation(evals: Path | str, base_evals: Path | str, n_resamples: int, seed
     answers = read_table(evals, Predictions)
     rows = []
     for own, other in zip(tuned, base, strict=True):
-        weights = item_weights(own.sizes, n_resamples, seed)
-        bounds = clipped(nested_interval(own.values[None, :], other.values[None, :], weights, seed, own.sizes), -100)
+        weights = item_weights(own.sizes, bootstrap.n_resamples, bootstrap.seed)
+        bounds = clipped(nested_interval(own.values[None, :], other.values[None, :], weights, bootstrap.seed, own.sizes), -100)
         of_suite = answers.filter(suite=own.suite, decoding=own.decoding)
         rows.append(
             {

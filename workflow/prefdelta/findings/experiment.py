@@ -1,121 +1,116 @@
-"""Result tables: accuracy of every arm and its paired differences, from item-level predictions."""
+"""An experiment's results: accuracy of every arm and its paired differences, from item-level predictions."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandera.polars as pa
 import polars as pl
 
 from prefdelta.checkpoints.manifest import read_manifest
-from prefdelta.findings.intervals import Array, Interval, holm, item_weights, mcnemar, mean_interval, nested_interval
-from prefdelta.study import paths
-from prefdelta.study.dimensions import CRITERIA
-from prefdelta.tables.findings import GeneratorDeltas, Results
-from prefdelta.tables.io import ARM, read_result_csv, read_table, rows_to_table, write_result_table
-from prefdelta.tables.stages import Pairs, Predictions
+from prefdelta.findings.generator_deltas import accuracy_deltas
+from prefdelta.findings.settings import ExperimentSettings
+from prefdelta.measure.intervals import holm, item_weights, mcnemar, nested_interval
+from prefdelta.measure.scores import clipped, item_scores, stack
+from prefdelta.study.lattice import Cell
+from prefdelta.tables.check import Table
+from prefdelta.tables.io import rows_to_table, write_result_table
+from prefdelta.tables.stages import _delta
 
 BASE = "base"  # in the column `versus`: the untuned policy
 TOLERANCE = 0.02  # budgets within this share of each other count as equal
 BUDGET = {"n_pairs": "pairs", "n_tokens": "tokens", "n_steps": "steps"}
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Item scores (points) of a suite, or of one of its tasks (``task`` is not None), in a fixed order of items.
+class Results(Table):
+    """A result table: ``estimate`` is accuracy, or the paired difference to ``versus`` (both in points, 0 to 100).
 
-    In a suite's scores the items of each task are weighted so that their plain mean is the mean over tasks: AIME's 30 problems
-    count as much as GSM8K's 1,319. ``sizes`` are the numbers of items by task.
+    Where ``task`` is null, it is the mean over the suite's tasks. Differences have p-values (two-sided; ``p_holm``:
+    corrected for all differences of the experiment on the same suite, task and decoding; ``p_mcnemar``: of greedy answers, seeds
+    taken as fixed), the smallest true difference that such a comparison finds in 80 % of cases, and ``budget``: in what the arms'
+    training differs by more than 2 %. ``n_tokens`` are the completion tokens that training reads. In ``delta_profile`` tables
+    ``estimate`` is a mean sample-level delta (levels, -4 to 4) of ``dimension``.
     """
 
-    suite: str
-    task: str | None
-    decoding: str
-    item_ids: tuple[str, ...]
-    sizes: tuple[int, ...]
-    values: Array
+    experiment: str
+    arm: str
+    policy: str = pa.Field(nullable=True)
+    method: str = pa.Field(nullable=True)
+    judge: str
+    chosen: str
+    rejected: str
+    selection: str
+    suite: str = pa.Field(nullable=True)
+    task: str = pa.Field(nullable=True)
+    decoding: str = pa.Field(nullable=True)
+    dimension: str = pa.Field(nullable=True)
+    estimate: float
+    ci_low: float
+    ci_high: float
+    versus: str = pa.Field(nullable=True)
+    p_value: float = pa.Field(nullable=True, ge=0, le=1)
+    p_holm: float = pa.Field(nullable=True, ge=0, le=1)
+    p_mcnemar: float = pa.Field(nullable=True, ge=0, le=1)
+    minimum_detectable: float = pa.Field(nullable=True, ge=0)
+    budget: str = pa.Field(nullable=True)
+    n_items: int = pa.Field(gt=0)
+    n_seeds: int = pa.Field(nullable=True, gt=0)
+    n_pairs: int = pa.Field(gt=0)
+    n_tokens: int = pa.Field(nullable=True, gt=0)
+    n_steps: int = pa.Field(nullable=True, gt=0)
+    n_chosen_truncated: int = pa.Field(nullable=True, ge=0)
+    n_rejected_truncated: int = pa.Field(nullable=True, ge=0)
+    generator_delta: float = pa.Field(ge=-100, le=100)
+    mean_delta: float = _delta()
 
-    @property
-    def key(self) -> tuple[str, str | None, str]:
-        return self.suite, self.task, self.decoding
-
-
-def item_scores(predictions: Path | str) -> list[Scores]:
-    """The scores of every suite, and of each task of those that have several; an item's is its mean over samples."""
-    frame = read_table(predictions, Predictions)
-    keys = ["suite", "decoding", "task", "item_id"]
-    means = frame.group_by(keys).agg(score=100 * pl.col("correct").mean()).sort(keys)
-    found = []
-    for (suite, decoding), part in means.partition_by("suite", "decoding", as_dict=True, maintain_order=True).items():
-        by_task = part.partition_by("task", maintain_order=True)
-        sizes = tuple(len(rows) for rows in by_task)
-        weighted = [rows["score"].to_numpy() * (len(part) / len(sizes) / len(rows)) for rows in by_task]
-        found.append(Scores(str(suite), None, str(decoding), tuple(part["item_id"]), sizes, np.concatenate(weighted)))
-        if len(by_task) > 1:
-            found += [
-                Scores(str(suite), rows["task"][0], str(decoding), tuple(rows["item_id"]), (len(rows),), rows["score"].to_numpy())
-                for rows in by_task
-            ]
-    return found
-
-
-def _accuracy_deltas(generator_deltas: Path | str) -> dict[tuple[str, str], float]:
-    """(chosen, rejected) -> generator-level delta in accuracy (points)."""
-    deltas = read_result_csv(generator_deltas, GeneratorDeltas).filter(quantity="accuracy")
-    return {(row["chosen"], row["rejected"]): row["estimate"] for row in deltas.iter_rows(named=True)}
-
-
-def stack(evals: list[list[Scores]], place: int) -> Array:
-    """(n_seeds, n_items) scores at ``place`` of each seed's `item_scores`. Raises ValueError where the items differ."""
-    first = evals[0][place]
-    for other in evals:
-        if other[place].item_ids != first.item_ids:
-            raise ValueError(f"evaluations of {first.key} hold different items: evaluate them again")
-    return np.stack([scores[place].values for scores in evals])
-
-
-def suite_scores(files: list[str], suite: str) -> tuple[Array, tuple[int, ...]]:
-    """(n_seeds, n_items) sampled scores of ``suite``, a file each, and the numbers of items by task."""
-    evals = [[scores for scores in item_scores(file) if scores.key == (suite, None, "sampled")] for file in files]
-    return stack(evals, 0), evals[0][0].sizes
+    @pa.dataframe_check(name="estimate_within_interval")
+    def estimate_within_interval(cls, data: Any) -> Any:
+        inside = (
+            pl.col("estimate").is_finite() & (pl.col("ci_low") <= pl.col("estimate")) & (pl.col("estimate") <= pl.col("ci_high"))
+        )
+        return data.lazyframe.select(inside)
 
 
 def tabulate_experiment(
-    generator_deltas: Path | str, output: Path | str, *, study: str, content: dict[str, Any], n_resamples: int, seed: int
+    traces: dict[str, Path],
+    evals: dict[Cell, Path],
+    manifests: dict[Cell, Path],
+    bases: dict[str, Path],
+    table: Path,
+    *,
+    settings: ExperimentSettings,
 ) -> None:
-    """Writes the `Results` of an experiment (CSV, .md, .tex) from its evaluations, manifests and base evaluations.
+    """Writes the `Results` of an experiment: each arm x suite (and task) x decoding x (accuracy, difference to the base policy,
+    difference to each control).
 
-    ``content`` is `grid.experiment_content`. Rows: each arm x suite (and task) x decoding x (accuracy, difference to the base
-    policy, difference to each control). Tests of differences are corrected (Holm) within the experiment, by suite and decoding.
+    ``traces`` are by draw of a generator, ``evals`` and ``manifests`` of the trained cells, ``bases`` the policies' own
+    evaluations. Tests of differences are corrected (Holm) within the experiment, by suite and decoding.
     """
-    by_sides = _accuracy_deltas(generator_deltas)
-    bases = {
-        policy: item_scores(paths.EVAL_BASE.format(study=study, model=policy))
-        for policy in dict.fromkeys(arm["policy"] for arm in content["arms"])
-    }
-    scores = {arm["arm"]: [item_scores(paths.EVAL.format(**cell)) for cell in arm["cells"]] for arm in content["arms"]}
-    manifests = {arm["arm"]: [read_manifest(paths.CHECKPOINT.format(**cell)) for cell in arm["cells"]] for arm in content["arms"]}
-    shapes = next(iter(bases.values()))
-    weights = [item_weights(shape.sizes, n_resamples, seed) for shape in shapes]
+    by_sides = accuracy_deltas(traces, settings.draws, settings.arms)
+    untuned = {policy: item_scores(predictions) for policy, predictions in bases.items()}
+    scores = {arm.arm: [item_scores(evals[cell]) for cell in arm.cells] for arm in settings.arms}
+    trained = {arm.arm: [read_manifest(manifests[cell]) for cell in arm.cells] for arm in settings.arms}
+    shapes = next(iter(untuned.values()))
+    seed = settings.bootstrap.seed
+    weights = [item_weights(shape.sizes, settings.bootstrap.n_resamples, seed) for shape in shapes]
     rows = []
-    for arm in content["arms"]:
-        made = manifests[arm["arm"]]
-        words = {word: arm[word] for word in ARM}
+    for arm in settings.arms:
+        made = trained[arm.arm]
         common = {
-            "experiment": content["experiment"],
-            "arm": arm["arm"],
-            **words,
+            "experiment": settings.experiment,
+            "arm": arm.arm,
+            **arm.words,
             "n_seeds": len(made),
             **_budget(made),
             "n_chosen_truncated": made[0]["n_truncated"]["chosen"],
             "n_rejected_truncated": made[0]["n_truncated"]["rejected"],
-            "generator_delta": by_sides[arm["chosen"], arm["rejected"]],
+            "generator_delta": by_sides[arm.chosen, arm.rejected],
             "mean_delta": float(np.mean([manifest["mean_delta"] for manifest in made])),
         }
         for place, shape in enumerate(shapes):
-            own = stack(scores[arm["arm"]], place)
-            others = {None: None, BASE: stack([bases[arm["policy"]]], place)}
-            others |= {control: stack(scores[control], place) for control in arm["versus"]}
+            own = stack(scores[arm.arm], place)
+            others = {None: None, BASE: stack([untuned[arm.policy]], place)}
+            others |= {control: stack(scores[control], place) for control in arm.versus}
             for versus, other in others.items():
                 interval = nested_interval(own, other, weights[place], seed, shape.sizes)
                 where = {"suite": shape.suite, "task": shape.task, "decoding": shape.decoding, "n_items": own.shape[1]}
@@ -123,8 +118,8 @@ def tabulate_experiment(
                 if other is not None:
                     row |= {"p_value": interval.p_value, "minimum_detectable": interval.minimum_detectable}
                     row["p_mcnemar"] = mcnemar(own, other) if shape.decoding == "greedy" else None
-                if versus in manifests:
-                    row["budget"] = budget_difference(common, _budget(manifests[versus]))
+                if versus in trained:
+                    row["budget"] = budget_difference(common, _budget(trained[versus]))
                 rows.append(row)
     corrected: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
@@ -133,7 +128,7 @@ def tabulate_experiment(
     for family in corrected.values():
         for row, p_holm in zip(family, holm([row["p_value"] for row in family]), strict=True):
             row["p_holm"] = p_holm
-    write_result_table(rows_to_table(rows, Results), Results, output)
+    write_result_table(rows_to_table(rows, Results), Results, table)
 
 
 def _budget(made: list[dict[str, Any]]) -> dict[str, int]:
@@ -153,40 +148,3 @@ def budget_difference(arm: dict[str, int], versus: dict[str, int]) -> str | None
         if abs(arm[key] - versus[key]) > TOLERANCE * versus[key]
     ]
     return ", ".join(differing) or None
-
-
-def tabulate_profile(
-    generator_deltas: Path | str, output: Path | str, *, study: str, content: dict[str, Any], n_resamples: int, seed: int
-) -> None:
-    """Writes the `Results` of a profile: the mean delta of the full pair set in every criterion, by generator pair."""
-    by_sides = _accuracy_deltas(generator_deltas)
-    rows = []
-    for arm in content["arms"]:
-        pairs = read_table(paths.PAIRS.format(study=study, **arm), Pairs)
-        for criterion in CRITERIA:
-            # Samples of one prompt are not independent, so the bootstrap's unit is the prompt.
-            values = pairs.group_by("prompt_id").agg(pl.col(f"delta_{criterion}").mean()).sort("prompt_id")
-            interval = mean_interval(values[f"delta_{criterion}"].to_numpy(), seed, n_resamples)
-            words = {word: arm[word] for word in ("arm", "judge", "chosen", "rejected", "selection")}
-            rows.append(
-                {
-                    "experiment": content["experiment"],
-                    **words,
-                    "dimension": criterion,
-                    **vars(interval),
-                    "n_items": len(values),
-                    "n_pairs": len(pairs),
-                    "generator_delta": by_sides[arm["chosen"], arm["rejected"]],
-                    "mean_delta": float(pairs["delta_overall"].mean()),  # type: ignore[arg-type]
-                }
-            )
-    write_result_table(rows_to_table(rows, Results), Results, output)
-
-
-def clipped(interval: Interval, lowest: float) -> dict[str, float]:
-    """The interval as columns, its bounds within ``lowest`` and 100 points."""
-    return {
-        "estimate": interval.estimate,
-        "ci_low": max(interval.ci_low, lowest),
-        "ci_high": min(interval.ci_high, 100.0),
-    }

@@ -1,62 +1,110 @@
 """The generator-level delta: the gap between two generators on the same prompts."""
 
+from collections.abc import Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pandera.polars as pa
 import polars as pl
 
-from prefdelta.findings.intervals import mean_interval
+from prefdelta.findings.settings import GeneratorDeltasSettings
+from prefdelta.measure.intervals import mean_interval
+from prefdelta.measure.settings import ArmSettings
 from prefdelta.pairs.build import prompt_ranges, rated, sum_ratings
-from prefdelta.study import paths
 from prefdelta.study.dimensions import CRITERIA
-from prefdelta.tables.findings import GeneratorDeltas
-from prefdelta.tables.io import rows_to_table, write_result_table
+from prefdelta.tables.check import Table
+from prefdelta.tables.io import read_batches, rows_to_table, write_result_table
+from prefdelta.tables.stages import Traces
 
 
-def _by_prompt(traces: str, ratings: str) -> pl.DataFrame:
-    """Mean accuracy (percent) and mean ratings of each prompt."""
-    means = [(100 * pl.col("correct").mean()).alias("accuracy"), pl.col(CRITERIA).mean()]
+class GeneratorDeltas(Table):
+    """Generator-level delta of every (chosen, rejected) on the same prompts: in accuracy (points), or in mean rating."""
+
+    chosen: str
+    rejected: str
+    judge: str
+    quantity: str = pa.Field(isin=["accuracy", *CRITERIA])
+    chosen_mean: float
+    rejected_mean: float
+    estimate: float
+    ci_low: float
+    ci_high: float
+    n_prompts: int = pa.Field(gt=0)
+
+
+def tabulate_generator_deltas(
+    traces: dict[str, Path], ratings: dict[tuple[str, str], Path], table: Path, *, settings: GeneratorDeltasSettings
+) -> None:
+    """Writes the `GeneratorDeltas`: accuracy, and each mean rating. ``traces`` are by draw, ``ratings`` by (judge, draw)."""
+    accuracies = {draw: accuracy_by_prompt(file) for draw, file in traces.items()}
+    rows = []
+    for judge, generators in settings.sides.items():
+        by_prompt = {
+            generator: pooled(
+                [accuracies[draw].join(_ratings_by_prompt(traces[draw], ratings[judge, draw]), on="prompt_id") for draw in draws]
+            )
+            for generator, draws in generators.items()
+        }
+        for chosen, rejected in permutations(by_prompt, 2):
+            both = on_same_prompts(by_prompt[chosen], by_prompt[rejected])
+            for quantity in ("accuracy", *CRITERIA):
+                scores = both.select(a=quantity, b=f"{quantity}_rejected").drop_nulls()
+                differences = (scores["a"] - scores["b"]).to_numpy()
+                rows.append(
+                    {
+                        "chosen": chosen,
+                        "rejected": rejected,
+                        "judge": judge,
+                        "quantity": quantity,
+                        "chosen_mean": scores["a"].mean(),
+                        "rejected_mean": scores["b"].mean(),
+                        **vars(mean_interval(differences, settings.bootstrap.seed, settings.bootstrap.n_resamples)),
+                        "n_prompts": len(scores),
+                    }
+                )
+    write_result_table(rows_to_table(rows, GeneratorDeltas), GeneratorDeltas, table)
+
+
+def accuracy_deltas(
+    traces: Mapping[str, Path], draws: Mapping[str, Sequence[str]], arms: Sequence[ArmSettings]
+) -> dict[tuple[str, str], float]:
+    """(chosen, rejected) of ``arms`` -> their delta in accuracy (points), as `tabulate_generator_deltas` has it.
+
+    ``traces`` are by draw; ``draws``: generator -> its draws.
+    """
+    known = {name: pooled([accuracy_by_prompt(traces[draw]) for draw in several]) for name, several in draws.items()}
+    found = {}
+    for chosen, rejected in dict.fromkeys((arm.chosen, arm.rejected) for arm in arms):
+        both = on_same_prompts(known[chosen], known[rejected])
+        found[chosen, rejected] = float((both["accuracy"] - both["accuracy_rejected"]).to_numpy().mean())
+    return found
+
+
+def accuracy_by_prompt(traces: Path) -> pl.DataFrame:
+    """Mean accuracy (percent) on each prompt."""
+    counts = [
+        batch.group_by("prompt_id").agg(pl.col("correct").sum(), pl.len())
+        for batch in read_batches(traces, Traces, ["trace_id", "prompt_id", "correct"])
+    ]
+    accuracy = 100 * pl.col("correct").sum() / pl.col("len").sum()
+    return pl.concat(counts).group_by("prompt_id").agg(accuracy.alias("accuracy"))
+
+
+def _ratings_by_prompt(traces: Path, ratings: Path) -> pl.DataFrame:
     with TemporaryDirectory() as folder:
         sums = Path(folder, "sums.parquet")
         sum_ratings(ratings, sums)
+        means = pl.col(CRITERIA).mean()
         parts = [rated(traces, sums, within).group_by("prompt_id").agg(means) for within in prompt_ranges(traces)]
     return pl.concat(parts)
 
 
-def tabulate_generator_deltas(
-    output: Path | str, *, study: str, sides: dict[str, dict[str, list[str]]], n_resamples: int, seed: int
-) -> None:
-    """Writes the generator-level delta of every (chosen, rejected) on the same prompts: accuracy, and each mean rating.
+def pooled(draws: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Means of a generator on each prompt over those of its draws, which count alike."""
+    return pl.concat(draws).group_by("prompt_id").mean().sort("prompt_id")
 
-    ``sides``: judge -> generator -> its draws, which are pooled.
-    """
-    rows = []
-    for judge, generators in sides.items():
-        by_prompt: dict[str, pl.DataFrame] = {}
-        for generator, drawn in generators.items():
-            parts = []
-            for draw in drawn:
-                ratings = paths.RATINGS.format(study=study, judge=judge, generator=draw)
-                parts.append(_by_prompt(paths.TRACES.format(study=study, generator=draw), ratings))
-            by_prompt[generator] = pl.concat(parts).group_by("prompt_id").mean().sort("prompt_id")
-        for chosen, better in by_prompt.items():
-            for rejected, worse in by_prompt.items():
-                if chosen == rejected:
-                    continue
-                both = better.join(worse, on="prompt_id", suffix="_rejected").sort("prompt_id")
-                for quantity in ("accuracy", *CRITERIA):
-                    scores = both.select(a=quantity, b=f"{quantity}_rejected").drop_nulls()
-                    interval = mean_interval((scores["a"] - scores["b"]).to_numpy(), seed, n_resamples)
-                    rows.append(
-                        {
-                            "chosen": chosen,
-                            "rejected": rejected,
-                            "judge": judge,
-                            "quantity": quantity,
-                            "chosen_mean": scores["a"].mean(),
-                            "rejected_mean": scores["b"].mean(),
-                            **vars(interval),
-                            "n_prompts": len(scores),
-                        }
-                    )
-    write_result_table(rows_to_table(rows, GeneratorDeltas), GeneratorDeltas, output)
+
+def on_same_prompts(chosen: pl.DataFrame, rejected: pl.DataFrame) -> pl.DataFrame:
+    """Both sides' means, where both have some; columns of ``rejected`` end with ``_rejected``."""
+    return chosen.join(rejected, on="prompt_id", suffix="_rejected").sort("prompt_id")

@@ -4,40 +4,63 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pandera.polars as pa
 import polars as pl
 
-from prefdelta.study import paths
-from prefdelta.tables.findings import Overlap
+from prefdelta.forecast.settings import OverlapSettings
+from prefdelta.study.lattice import PairSet
+from prefdelta.tables.check import Table
 from prefdelta.tables.io import read_batches, rows_to_table, write_result_table
 from prefdelta.tables.stages import Pairs
 
 
-def tabulate_overlap(output: Path | str, *, groups: list[list[dict[str, str]]]) -> None:
-    """Writes `Overlap`, of every two pair sets (words of their paths) in each of ``groups`` (of the same two generators).
+class Overlap(Table):
+    """Pairs that two pair sets of the same generators share. ``share``: of the smaller one, 0 to 1.
+
+    Of selections and generators with several draws: the first one.
+    """
+
+    chosen: str
+    rejected: str
+    judge: str
+    selection: str
+    other_judge: str
+    other_selection: str
+    n_pairs: int = pa.Field(gt=0)
+    n_other: int = pa.Field(gt=0)
+    n_shared: int = pa.Field(ge=0)
+    share: float = pa.Field(ge=0, le=1)
+
+    class Config:
+        unique = ["chosen", "rejected", "judge", "selection", "other_judge", "other_selection"]
+
+
+def tabulate_overlap(pairs: dict[PairSet, Path], table: Path, *, settings: OverlapSettings) -> None:
+    """Writes `Overlap`, of every two pair sets in each group of ``settings``.
 
     Pairs are the same where their two traces are, whichever of them is the chosen one.
     """
     rows: list[dict[str, Any]] = []
-    for group in groups:
-        sets = [(words, _pairs(paths.PAIRS.format(**words))) for words in group]
-        for (words, own), (other, others) in combinations(sets, 2):
+    for group in settings.groups:
+        sets = [(named, _traces(pairs[named])) for named in group]
+        for (named, own), (other, others) in combinations(sets, 2):
             shared = own.join(others, on=own.columns, how="semi").height
             rows.append(
                 {
-                    **{word: words[word] for word in ("chosen", "rejected", "judge", "selection")},
-                    "other_judge": other["judge"],
-                    "other_selection": other["selection"],
+                    **vars(named),
+                    "other_judge": other.judge,
+                    "other_selection": other.selection,
                     "n_pairs": len(own),
                     "n_other": len(others),
                     "n_shared": shared,
                     "share": shared / min(len(own), len(others)),
                 }
             )
-    write_result_table(rows_to_table(rows, Overlap), Overlap, output)
+    write_result_table(rows_to_table(rows, Overlap), Overlap, table)
 
 
-def _pairs(file: str) -> pl.DataFrame:
+def _traces(pairs: Path) -> pl.DataFrame:
     """The two traces of each pair, in the order of their ids."""
     sides = "chosen_trace_id", "rejected_trace_id"
     first, second = pl.min_horizontal(*sides), pl.max_horizontal(*sides)
-    return pl.concat([batch.select(first=first, second=second) for batch in read_batches(file, Pairs, ["pair_id", *sides])])
+    return pl.concat([batch.select(first=first, second=second) for batch in read_batches(pairs, Pairs, ["pair_id", *sides])])

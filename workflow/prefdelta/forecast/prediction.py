@@ -1,252 +1,161 @@
-"""Prediction of an arm's gain from what is known before it is trained, and how well that works on other generators."""
+"""Prediction: how well an arm's gain is predicted from what is known before it is trained, also for other generators."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandera.polars as pa
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
-from scipy.special import ndtri
 
-from prefdelta.findings.experiment import suite_scores
-from prefdelta.findings.intervals import LEVEL, Array, Interval, item_weights, nested_interval
+from prefdelta.forecast.predictor import Predictor, features, fit_ridge
+from prefdelta.forecast.settings import PredictionSettings
+from prefdelta.forecast.whatif import WhatIf
+from prefdelta.measure.intervals import Array, Interval, item_weights, nested_interval
+from prefdelta.measure.scores import suite_scores
+from prefdelta.measure.settings import ArmSettings
 from prefdelta.run.atomic import write_text
-from prefdelta.run.errors import PrefdeltaError
-from prefdelta.study import paths
-from prefdelta.study.selections import draw_for_seed, parse
-from prefdelta.tables.findings import PredictedArms, Prediction, WhatIf
+from prefdelta.study.lattice import Cell
+from prefdelta.tables.check import Table
 from prefdelta.tables.io import ARM, read_result_csv, rows_to_table, write_result_table
 
 Mask = NDArray[np.bool_]
-HALF = 0.5  # levels of delta at which half of the most that a delta can do is reached
-RIDGE = 1.0  # in standardised features: a prior as heavy as one arm
 FEWEST = 8  # arms that a fit needs before its predictions are taken for any
 
 
-class PredictorError(PrefdeltaError):
-    """A predictor can't be read: the message names the file and what is wrong with it."""
+class Prediction(Table):
+    """How well gains (points) are predicted from what is known before training. Key: split.
 
-
-class Feature(BaseModel):
-    """Of the arms of the fit: ``mean`` and ``sd`` (0: it did not vary). ``coefficient``: points for one sd."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    mean: float
-    sd: float
-    coefficient: float
-
-
-class Predictor(BaseModel):
-    """A fitted predictor. ``residual_sd``: of its predictions of held-out generator pairs (points); null where unknown."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    study: str
-    suite: str
-    made_by: str
-    n_arms: int
-    intercept: float
-    residual_sd: float | None
-    features: dict[str, Feature]
-
-
-def saturating(delta: pl.Expr) -> pl.Expr:
-    """-1 to 1, half of which is reached at `HALF`: twice the delta does not do twice as much."""
-    return delta / (delta.abs() + HALF)
-
-
-def features(arms: pl.DataFrame) -> pl.DataFrame:
-    """What gains are predicted from: a column each, for ``arms`` (`WhatIf`).
-
-    Where training reads both sides: ``delta``, of the pairs as they were judged, and ``generator_delta``, of all traces of the
-    two generators, which even pairs of small or negative delta carry along in how they are written (exchanged where the selection
-    exchanges the sides). Where it reads the chosen side alone (SFT): ``chosen_over_policy``, share of right answers minus the
-    policy's accuracy, since what imitates becomes no better than what it imitates.
+    ``r2`` is 1 - squared error / variance of the measured gains of that split's arms: null where they do not vary or are fewer
+    than three.
     """
-    contrasts = pl.col("trainer") != "sft"
-    kinds = [parse(draw_for_seed(name, 0)).kind for name in arms["selection"]]
-    direction = pl.Series([-1.0 if kind == "flipped" else 1.0 for kind in kinds], dtype=pl.Float64)
-    return arms.select(
-        delta=pl.when(contrasts).then(saturating(pl.col("delta_overall"))).otherwise(0.0),
-        generator_delta=pl.when(contrasts).then(saturating(pl.col("generator_delta_overall") * direction)).otherwise(0.0),
-        chosen_over_policy=pl.when(contrasts).then(0.0).otherwise(pl.col("chosen_correct") - pl.col("base_accuracy") / 100),
-    )
+
+    split: str = pa.Field(unique=True)
+    r2: float = pa.Field(nullable=True, le=1)
+    spearman: float = pa.Field(nullable=True, ge=-1, le=1)
+    n_arms: int = pa.Field(ge=0)
+    rmse: float = pa.Field(nullable=True, ge=0)
 
 
-@dataclass(frozen=True)
-class Fit:
-    """A linear fit of gains on terms, each in units of its standard deviation among the arms of the fit."""
+class PredictedArms(Table):
+    """Measured gain (points) of every arm, and its predictions by a fit without its pair of generator models.
 
-    means: Array
-    sds: Array
-    coefficients: Array
-    intercept: float
-
-    def __call__(self, terms: Array) -> Array:
-        """Predicted gains of ``terms`` (n, p); NaN where a term differs that did not vary among the arms of the fit."""
-        unseen = ((self.sds == 0) & (terms != self.means)).any(axis=1)
-        return np.where(unseen, np.nan, self.intercept + _scaled(terms, self.means, self.sds) @ self.coefficients)
-
-
-def fit_ridge(terms: Array, gains: Array) -> Fit:
-    """Ridge regression of ``gains`` (n,) on ``terms`` (n, p)."""
-    means, sds = terms.mean(axis=0), terms.std(axis=0)
-    sds = np.where(sds > 1e-12, sds, 0.0)
-    scaled, intercept = _scaled(terms, means, sds), float(gains.mean())
-    coefficients = np.linalg.solve(scaled.T @ scaled + RIDGE * np.eye(terms.shape[1]), scaled.T @ (gains - intercept))
-    return Fit(means, sds, coefficients.astype(np.float64), intercept)
-
-
-def _scaled(terms: Array, means: Array, sds: Array) -> Array:
-    scaled: Array = (terms - means) / np.where(sds > 0, sds, 1.0)
-    return scaled
-
-
-def read_predictor(predictor: Path | str) -> Predictor:
-    """Reads a predictor's JSON; `paths.SHIPPED` names the one that comes with the package. Raises PredictorError."""
-    path = paths.predictor_file(predictor)
-    try:
-        return Predictor.model_validate_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PredictorError(
-            f"predictor: {path} can't be read ({error.strerror}); give a predictor.json, or {paths.SHIPPED}"
-        ) from None
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors())
-        raise PredictorError(f"{path} is not a predictor: {problems}. The table `prediction` of a study makes one.") from None
-
-
-def predict(predictor: Path | str, arms: pl.DataFrame) -> pl.DataFrame:
-    """Columns ``predicted_gain``, ``predicted_low`` and ``predicted_high`` (points) for ``arms`` (`WhatIf`), in their order.
-
-    The interval (95 %) is that of generator pairs which the predictor was not fitted on. Null where a feature is unknown, or did
-    not vary in the fit and differs here. Raises PredictorError.
+    ``predicted_new_generators``: without any arm that has either model; ``predicted_in_sample``: with all arms. Null where the
+    fit has too few arms, or none of the arm's kind. Key: the six words.
     """
-    made = read_predictor(predictor)
-    table = features(arms)
-    if set(table.columns) != set(made.features):
-        raise PredictorError(
-            f"{paths.predictor_file(predictor)} has features {', '.join(made.features)}, not {', '.join(table.columns)}"
-        )
-    by_name = [made.features[name] for name in table.columns]
-    means, sds, coefficients = (np.array([getattr(one, key) for one in by_name]) for key in ("mean", "sd", "coefficient"))
-    predicted = Fit(means, sds, coefficients, made.intercept)(table.to_numpy())
-    half = np.nan if made.residual_sd is None else made.residual_sd * float(ndtri((1 + LEVEL) / 2))
-    columns = {"predicted_gain": predicted, "predicted_low": predicted - half, "predicted_high": predicted + half}
-    return pl.DataFrame(columns).with_columns(pl.all().fill_nan(None))
+
+    policy: str
+    method: str
+    judge: str
+    chosen: str
+    rejected: str
+    selection: str
+    n_seeds: int = pa.Field(gt=0)
+    estimate: float
+    ci_low: float
+    ci_high: float
+    predicted: float = pa.Field(nullable=True)
+    predicted_new_generators: float = pa.Field(nullable=True)
+    predicted_in_sample: float = pa.Field(nullable=True)
+
+    class Config:
+        unique = ARM
 
 
 def tabulate_prediction(
-    whatif: Path | str,
-    output: Path | str,
-    arms_output: Path | str,
-    predictor: Path | str,
+    whatif: Path,
+    evals: dict[Cell, Path],
+    bases: dict[str, Path],
+    table: Path,
+    arms: Path,
+    predictor: Path,
     *,
-    study: str,
-    suite: str,
-    arms: list[dict[str, Any]],
-    models: dict[str, str],
-    n_resamples: int,
-    seed: int,
+    settings: PredictionSettings,
 ) -> None:
-    """Writes `Prediction`, `PredictedArms` and a `Predictor` (JSON) that is fitted on all ``arms`` (words and cells).
+    """Writes `Prediction`, `PredictedArms` (to ``arms``) and a `Predictor` (JSON) that is fitted on all arms of ``settings``.
 
-    The gain of an arm is its sampled accuracy on ``suite`` over the base policy. ``models`` names the model of a generator, where
-    it is one of the study's. All arms that pair the same two models, in either direction and with any method, judge or selection,
-    are held out together (held_out_pairs), or all arms that have either of an arm's models (held_out_generators). Predictions by
-    fewer than `FEWEST` arms are missing. By generator_delta alone, or the mean alone: what a predictor has to beat.
+    The gain of an arm is its sampled accuracy over that of its policy in ``bases``. All arms that pair the same two models, in
+    either direction and with any method, judge or selection, are held out together (held_out_pairs), or all arms that have either
+    of an arm's models (held_out_generators). Predictions by fewer than `FEWEST` arms are missing. By generator_delta alone, or
+    the mean alone: what a predictor has to beat.
     """
-    known = {tuple(row[word] for word in ARM): row for row in read_result_csv(whatif, WhatIf).iter_rows(named=True)}
-    table = rows_to_table([known[tuple(arm[word] for word in ARM)] for arm in arms], WhatIf)
-    policies = dict.fromkeys(arm["policy"] for arm in arms)
-    bases = {policy: suite_scores([paths.EVAL_BASE.format(study=study, model=policy)], suite) for policy in policies}
-
-    def gain(arm: dict[str, Any]) -> Interval:
-        base, sizes = bases[arm["policy"]]
-        own, _ = suite_scores([paths.EVAL.format(**cell) for cell in arm["cells"]], suite)
-        return nested_interval(own, base, item_weights(sizes, n_resamples, seed), seed, sizes)
-
-    measured = [gain(arm) for arm in arms]
+    rows = {tuple(row[word] for word in ARM): row for row in read_result_csv(whatif, WhatIf).iter_rows(named=True)}
+    planned = rows_to_table([rows[tuple(getattr(arm, word) for word in ARM)] for arm in settings.arms], WhatIf)
+    measured = _measured(evals, bases, settings)
     gains, errors = np.array([one.estimate for one in measured]), np.array([one.standard_error for one in measured])
-    terms = features(table).to_numpy()
-    sides = [frozenset(models.get(arm[side], arm[side]) for side in ("chosen", "rejected")) for arm in arms]
-
-    def same_pair(arm: int) -> Mask:
-        return np.array([other == sides[arm] for other in sides])
-
-    def same_generator(arm: int) -> Mask:
-        return np.array([bool(other & sides[arm]) for other in sides])
-
-    pairs = held_out(terms, gains, same_pair)
-    generators = held_out(terms, gains, same_generator)
-    fit = fit_ridge(*_whole(terms, gains))
-    in_sample = fit(terms)
-    alone = held_out(table.select("generator_delta").to_numpy(), gains, same_pair)
-    mean = held_out(np.zeros((len(arms), 0)), gains, same_pair)
-    rows = [
-        _split("in_sample", gains, in_sample),
-        _split("held_out_pairs", gains, pairs),
-        *(
-            _split(f"held_out_pairs, {method}", gains, pairs, (table["method"] == method).to_numpy())
-            for method in table["method"].unique(maintain_order=True)
-        ),
-        _split("held_out_pairs, full sets", gains, pairs, (table["selection"] == "full").to_numpy()),
-        _split("held_out_pairs, selections", gains, pairs, (table["selection"] != "full").to_numpy()),
-        # Whoever has a delta below 0 exchanges the sides: these arms are the ones to choose among.
-        _split("held_out_pairs, delta above 0", gains, pairs, (table["delta_overall"] > 0).to_numpy()),
+    terms = features(planned)
+    known: Mask = np.isfinite(terms.to_numpy().sum(axis=1))
+    fit = fit_ridge(terms.to_numpy()[known], gains[known])
+    sides = [frozenset(settings.models.get(name, name) for name in (arm.chosen, arm.rejected)) for arm in settings.arms]
+    same_pair: Mask = np.array([[one == other for other in sides] for one in sides])
+    same_generator: Mask = np.array([[bool(one & other) for other in sides] for one in sides])
+    pairs, generators = (held_out(terms.to_numpy(), gains, alike) for alike in (same_pair, same_generator))
+    predicted = {"predicted": pairs, "predicted_new_generators": generators, "predicted_in_sample": fit(terms.to_numpy())}
+    held_out_pairs = _split("held_out_pairs", gains, pairs)
+    splits = [
+        _split("in_sample", gains, predicted["predicted_in_sample"]),
+        held_out_pairs,
+        *(_split(f"held_out_pairs, {name}", gains, pairs, among) for name, among in _kinds(planned).items()),
         _split("held_out_generators", gains, generators),
-        _split("held_out_pairs, by generator_delta alone", gains, alone),
-        _split("held_out_pairs, by the mean alone", gains, mean),
+        *(
+            _split(f"held_out_pairs, by {name} alone", gains, held_out(simpler, gains, same_pair))
+            for name, simpler in (
+                ("generator_delta", planned.select("generator_delta").to_numpy()),
+                ("the mean", np.zeros((len(gains), 0))),
+            )
+        ),
         _ceiling(gains, errors),
     ]
-    write_result_table(rows_to_table(rows, Prediction), Prediction, output)
-    by_arm = {"predicted": pairs, "predicted_new_generators": generators, "predicted_in_sample": in_sample}
-    columns = {name: [None if np.isnan(value) else value for value in values.tolist()] for name, values in by_arm.items()}
-    arm_rows = [
-        {**{word: arm[word] for word in ARM}, "n_seeds": len(arm["cells"]), **vars(one)}
-        | {name: values[place] for name, values in columns.items()}
-        for place, (arm, one) in enumerate(zip(arms, measured, strict=True))
-    ]
-    write_result_table(rows_to_table(arm_rows, PredictedArms), PredictedArms, arms_output)
-    numbers = zip(fit.means.tolist(), fit.sds.tolist(), fit.coefficients.tolist(), strict=True)
-    by_feature = {
-        name: Feature(mean=mean, sd=sd, coefficient=coefficient)
-        for name, (mean, sd, coefficient) in zip(features(table).columns, numbers, strict=True)
-    }
+    write_result_table(rows_to_table(splits, Prediction), Prediction, table)
+    write_result_table(_arm_table(settings.arms, measured, predicted), PredictedArms, arms)
     made = Predictor(
-        study=study,
-        suite=suite,
-        made_by=f"snakemake -- {paths.TABLE.format(study=study, experiment='prediction')}",
-        n_arms=len(_whole(terms, gains)[1]),
+        study=settings.study,
+        suite=settings.suite,
+        made_by=f"snakemake -- {table}",
+        n_arms=int(known.sum()),
         intercept=fit.intercept,
-        residual_sd=rows[1]["rmse"],
-        features=by_feature,
+        residual_sd=held_out_pairs["rmse"],
+        features=fit.by_name(terms.columns),
     )
     write_text(made.model_dump_json(indent=2) + "\n", predictor)
 
 
-def held_out(terms: Array, gains: Array, alike: Callable[[int], Mask]) -> Array:
-    """Each arm's gain as predicted by a fit on the arms that are not ``alike`` (a mask, itself included).
+def _measured(evals: dict[Cell, Path], bases: dict[str, Path], settings: PredictionSettings) -> list[Interval]:
+    """The gain of each arm (points)."""
+    n_resamples, seed = settings.bootstrap.n_resamples, settings.bootstrap.seed
+    base_scores = {policy: suite_scores([file], settings.suite) for policy, file in bases.items()}
+    found = []
+    for arm in settings.arms:
+        base, sizes = base_scores[arm.policy]
+        own, _ = suite_scores([evals[cell] for cell in arm.cells], settings.suite)
+        found.append(nested_interval(own, base, item_weights(sizes, n_resamples, seed), seed, sizes))
+    return found
+
+
+def held_out(terms: Array, gains: Array, alike: Mask) -> Array:
+    """Each arm's gain as predicted by a fit on the arms that are not ``alike`` ((arm, arm), itself included).
 
     NaN where a term is missing, fewer than `FEWEST` arms are left, or the arm differs in a term that does not vary among them.
     """
     predicted = np.full(len(gains), np.nan)
-    whole: Mask = np.isfinite(terms.sum(axis=1))
-    for arm in range(len(gains)):
-        training = whole & ~alike(arm)
-        if whole[arm] and training.sum() >= FEWEST:
+    known: Mask = np.isfinite(terms.sum(axis=1))
+    for arm in np.flatnonzero(known):
+        training = known & ~alike[arm]
+        if training.sum() >= FEWEST:
             predicted[arm] = fit_ridge(terms[training], gains[training])(terms[arm : arm + 1])[0]
     return predicted
 
 
-def _whole(terms: Array, gains: Array) -> tuple[Array, Array]:
-    """The arms of which all terms are known."""
-    whole: Mask = np.isfinite(terms.sum(axis=1))
-    return terms[whole], gains[whole]
+def _kinds(planned: pl.DataFrame) -> dict[str, Mask]:
+    """Kinds of arms, of which it is told apart how well their gains are predicted."""
+    kinds = {
+        **{method: planned["method"] == method for method in planned["method"].unique(maintain_order=True)},
+        "full sets": planned["selection"] == "full",
+        "selections": planned["selection"] != "full",
+        # Whoever has a delta below 0 exchanges the sides: these arms are the ones to choose among.
+        "delta above 0": planned["delta_overall"] > 0,
+    }
+    return {name: among.to_numpy() for name, among in kinds.items()}
 
 
 def _split(name: str, gains: Array, predicted: Array, among: Mask | None = None) -> dict[str, Any]:
@@ -270,3 +179,13 @@ def _ceiling(gains: Array, errors: Array) -> dict[str, Any]:
     if len(gains) >= 3 and gains.var() > 0:
         row["r2"] = 1 - noise / float(gains.var())
     return row
+
+
+def _arm_table(arms: list[ArmSettings], measured: list[Interval], predicted: dict[str, Array]) -> pl.DataFrame:
+    """`PredictedArms`, ``predicted`` by column."""
+    rows = [
+        {**arm.model_dump(include=set(ARM)), "n_seeds": len(arm.cells), **vars(one)}
+        for arm, one in zip(arms, measured, strict=True)
+    ]
+    columns = [pl.Series(name, values).fill_nan(None) for name, values in predicted.items()]
+    return rows_to_table(rows, PredictedArms).with_columns(columns)

@@ -4,76 +4,140 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandera.polars as pa
 import polars as pl
 
-from prefdelta.forecast.prediction import predict
-from prefdelta.study import paths
+from prefdelta.findings.capability import Capability
+from prefdelta.findings.generator_deltas import GeneratorDeltas
+from prefdelta.forecast.predictor import predict
+from prefdelta.forecast.settings import PlannedArm, WhatIfSettings
 from prefdelta.study.dimensions import CRITERIA
+from prefdelta.study.lattice import SIDES, PairSet
 from prefdelta.study.recipe import examples_read
-from prefdelta.tables.findings import Capability, GeneratorDeltas, WhatIf
+from prefdelta.study.study import Cost
+from prefdelta.tables.check import Table
 from prefdelta.tables.io import ARM, read_batches, read_result_csv, read_table, rows_to_table, write_result_table
 from prefdelta.tables.stages import Pairs, Predictions, References
 
-SIDES = ("chosen", "rejected")
+MANY_PASSES = 4  # more repetition adds little (of pretraining: Muennighoff et al. 2023, arXiv 2305.16264)
+SHOWN = 5  # names in a sentence
+
+
+class WhatIf(Table):
+    """Every planned arm before training: means over its cells (seeds and draws of traces). Key: the six words.
+
+    ``chosen_tokens`` and ``rejected_tokens`` are completion tokens of a pair, the policy's and cut to ``max_length`` where stored
+    references have them (then ``_truncated``, the shares that are cut, are known of the sides that training reads), else as the
+    generator counted them. ``n_passes``: how often the steps read each pair; ``n_training_tokens``: completion tokens that they
+    read in one cell; ``n_evaluation_tokens``: that one evaluation of the untuned policy wrote. ``negative``: share of pairs with
+    an overall delta below 0; ``identical``: with equal texts. Shares are 0 to 1; deltas are in levels (-4 to 4), generator_delta
+    and gains in points. ``generator_delta_overall``: mean rating of all traces by the arm's judge, chosen generator minus
+    rejected one. Hours and ``cost`` are those of all ``n_seeds`` cells together.
+    """
+
+    policy: str
+    method: str
+    judge: str
+    chosen: str
+    rejected: str
+    selection: str
+    trainer: str
+    experiments: str
+    n_seeds: int = pa.Field(gt=0)
+    n_pairs: float = pa.Field(gt=0)
+    n_steps: int = pa.Field(gt=0)
+    n_passes: float = pa.Field(ge=0)
+    chosen_tokens: float = pa.Field(ge=0)
+    rejected_tokens: float = pa.Field(ge=0)
+    n_training_tokens: float = pa.Field(ge=0)
+    n_evaluation_tokens: float = pa.Field(ge=0)
+    delta_factuality: float
+    delta_strategy_coherence: float
+    delta_step_coherence: float
+    delta_computational_precision: float
+    delta_signal_to_noise: float
+    delta_overall: float
+    delta_overall_sd: float = pa.Field(ge=0)
+    delta_overall_q10: float
+    delta_overall_q50: float
+    delta_overall_q90: float
+    chosen_overall: float
+    rejected_overall: float
+    negative: float = pa.Field(ge=0, le=1)
+    identical: float = pa.Field(ge=0, le=1)
+    chosen_correct: float = pa.Field(ge=0, le=1)
+    rejected_correct: float = pa.Field(ge=0, le=1)
+    chosen_truncated: float = pa.Field(nullable=True, ge=0, le=1)
+    rejected_truncated: float = pa.Field(nullable=True, ge=0, le=1)
+    generator_delta: float
+    generator_delta_overall: float = pa.Field(nullable=True)
+    base_accuracy: float = pa.Field(nullable=True, ge=0, le=100)
+    training_hours: float = pa.Field(nullable=True, ge=0)
+    evaluation_hours: float = pa.Field(nullable=True, ge=0)
+    cost: float = pa.Field(nullable=True, ge=0)
+    predicted_gain: float = pa.Field(nullable=True)
+    predicted_low: float = pa.Field(nullable=True)
+    predicted_high: float = pa.Field(nullable=True)
+
+    class Config:
+        unique = ARM
 
 
 def tabulate_whatif(
-    generator_deltas: Path | str,
-    capability: Path | str,
-    output: Path | str,
+    generator_deltas: Path,
+    capability: Path,
+    pairs: dict[PairSet, Path],
+    references: dict[tuple[str, int, str, str], Path],
+    bases: dict[str, Path],
+    predictor: Path | None,
+    table: Path,
     *,
-    study: str,
-    suite: str,
-    arms: list[dict[str, Any]],
-    cost: dict[str, Any] | None,
-    predictor: str | None,
+    settings: WhatIfSettings,
 ) -> None:
-    """Writes `WhatIf`: size, tokens, deltas, truncation, cost and predicted gain on ``suite`` of each of ``arms``.
+    """Writes `WhatIf`: size, tokens, deltas, truncation, cost and predicted gain on a suite of each arm.
 
-    An arm has its words, ``experiments``, ``cells``, ``n_steps``, what its recipe says (``trainer``, ``batch_size``,
-    ``n_examples``, ``unit``, ``max_length``), ``reads`` (the sides that training reads), and ``has_lengths``: whether its traces
-    are among the policy's references, which know their lengths. ``cost`` (`config.Cost`) turns tokens into hours and money.
-    Without a ``predictor`` (file) no gain is predicted. Raises TableError, PredictorError.
+    ``references`` (by policy, length limit, arithmetic and generator) know the lengths of an arm's traces. ``bases`` are the
+    evaluations of untuned policies. A cost turns tokens into hours and money. Without a ``predictor`` no gain is predicted.
+    Raises TableError, PredictorError.
     """
     deltas = {
         (row["judge"], row["chosen"], row["rejected"], row["quantity"]): row["estimate"]
         for row in read_result_csv(generator_deltas, GeneratorDeltas).iter_rows(named=True)
     }
-    able = read_result_csv(capability, Capability).filter(pl.col("task").is_null(), suite=suite, decoding="sampled")
+    able = read_result_csv(capability, Capability).filter(pl.col("task").is_null(), suite=settings.suite, decoding="sampled")
     base = dict(able.select("model", "estimate").iter_rows())
-    written = {policy: _written(study, policy) for policy in dict.fromkeys(arm["policy"] for arm in arms)}
+    written = {policy: _written(file) for policy, file in bases.items()}
     summary = cache(_summary)  # arms share pair sets
     rows = []
-    for arm in arms:
-        cells = [_training(arm, summary(*_files(arm, cell), arm["max_length"])) for cell in arm["cells"]]
+    for arm in settings.arms:
+        cells = []
+        for cell in arm.cells:
+            lengths: tuple[Path, ...] = ()
+            if arm.lengths:
+                lengths = tuple(references[arm.policy, *arm.lengths, generator] for generator in (cell.chosen, cell.rejected))
+            cells.append(_training(arm, summary(pairs[cell.pairs], lengths, arm.max_length)))
         means = pl.DataFrame(cells).mean().row(0, named=True)
-        sides = arm["judge"], arm["chosen"], arm["rejected"]
+        sides = arm.judge, arm.chosen, arm.rejected
         rows.append(
             {
-                **{word: arm[word] for word in [*ARM, "trainer", "n_steps"]},
-                "experiments": ", ".join(arm["experiments"]),
+                **arm.model_dump(include={*ARM, "trainer", "n_steps"}),
+                "experiments": ", ".join(arm.experiments),
                 "n_seeds": len(cells),
                 **means,
-                "n_evaluation_tokens": written[arm["policy"]],
+                "n_evaluation_tokens": written[arm.policy],
                 "generator_delta": deltas[*sides, "accuracy"],
                 "generator_delta_overall": deltas[*sides, "overall"],
-                "base_accuracy": base.get(arm["policy"]),
-                **_cost(cost, means["n_training_tokens"] * len(cells), written[arm["policy"]] * len(cells)),
+                "base_accuracy": base.get(arm.policy),
+                **_cost(settings.cost, means["n_training_tokens"] * len(cells), written[arm.policy] * len(cells)),
             }
         )
-    table = rows_to_table(rows, WhatIf)
+    planned = rows_to_table(rows, WhatIf)
     if predictor:
-        table = table.with_columns(predict(predictor, table).get_columns())
-    write_result_table(table, WhatIf, output)
+        planned = planned.with_columns(predict(predictor, planned).get_columns())
+    write_result_table(planned, WhatIf, table)
 
 
-def _files(arm: dict[str, Any], cell: dict[str, str]) -> tuple[str, tuple[str, ...]]:
-    """A cell's pairs, and the references of both of its generators."""
-    references = [paths.REFERENCE.format(**cell, generator=cell[side]) for side in SIDES] if arm["has_lengths"] else []
-    return paths.PAIRS.format(**cell), tuple(references)
-
-
-def _summary(pairs: str, references: tuple[str, ...], max_length: int) -> dict[str, Any]:
+def _summary(pairs: Path, references: tuple[Path, ...], max_length: int) -> dict[str, Any]:
     """What a pair set is on average; without ``references``, tokens are as the generators count them and not cut."""
     criteria = [f"delta_{criterion}" for criterion in CRITERIA]
     by_side = [f"{side}_{name}" for side in SIDES for name in ("trace_id", "overall", "correct", "tokens")]
@@ -82,8 +146,8 @@ def _summary(pairs: str, references: tuple[str, ...], max_length: int) -> dict[s
     frame = pl.concat([batch.with_columns(identical=pl.col("chosen") == pl.col("rejected")).drop(*SIDES) for batch in batches])
     frame = frame.with_columns(pl.lit(None, pl.Boolean).alias(f"{side}_truncated") for side in SIDES)
     if references:
-        # Of a flipped pair, the chosen trace is in the other generator's table; a trace has a row for each length limit.
-        lengths = pl.concat([read_table(file, References) for file in references]).unique("trace_id")
+        # Of a flipped pair, the chosen trace is in the other generator's table.
+        lengths = pl.concat([read_table(file, References) for file in references])
         for side in SIDES:
             known = frame.select(trace_id=f"{side}_trace_id").join(lengths, on="trace_id", how="left", maintain_order="left")
             room = (max_length - pl.col("n_prompt_tokens")).clip(lower_bound=0)
@@ -101,26 +165,73 @@ def _summary(pairs: str, references: tuple[str, ...], max_length: int) -> dict[s
     ).row(0, named=True)
 
 
-def _training(arm: dict[str, Any], pairs: dict[str, Any]) -> dict[str, Any]:
+def _training(arm: PlannedArm, pairs: dict[str, Any]) -> dict[str, Any]:
     """``pairs`` (`_summary`) and what ``arm``'s steps read of them."""
-    n = pairs["n_pairs"] * arm["n_examples"]
-    passes = examples_read(n, arm["n_steps"], arm["batch_size"], arm["unit"]) / n
-    tokens = sum(pairs[f"{side}_tokens"] for side in arm["reads"])
-    unread = {f"{side}_truncated": None for side in SIDES if side not in arm["reads"]}
+    n = pairs["n_pairs"] * arm.n_examples
+    passes = examples_read(n, arm.n_steps, arm.batch_size, arm.unit) / n
+    tokens = sum(pairs[f"{side}_tokens"] for side in arm.reads)
+    unread = {f"{side}_truncated": None for side in SIDES if side not in arm.reads}
     return {**pairs, **unread, "n_passes": passes, "n_training_tokens": passes * pairs["n_pairs"] * tokens}
 
 
-def _written(study: str, policy: str) -> int:
-    """Tokens that the evaluation of an untuned policy wrote."""
-    key = ["item_id", "decoding", "sample"]
-    batches = read_batches(paths.EVAL_BASE.format(study=study, model=policy), Predictions, [*key, "n_tokens"])
+def _written(predictions: Path) -> int:
+    """Tokens that an evaluation wrote."""
+    batches = read_batches(predictions, Predictions, ["item_id", "decoding", "sample", "n_tokens"])
     return sum(int(batch["n_tokens"].sum()) for batch in batches)
 
 
-def _cost(cost: dict[str, Any] | None, n_training: float, n_evaluation: float) -> dict[str, float | None]:
+def _cost(cost: Cost | None, n_training: float, n_evaluation: float) -> dict[str, float | None]:
     """Hours of an arm's trainings and evaluations, and their price."""
     if cost is None:
         return {"training_hours": None, "evaluation_hours": None, "cost": None}
-    training = n_training / cost["training_tokens_per_second"] / 3600
-    evaluation = n_evaluation / cost["evaluation_tokens_per_second"] / 3600
-    return {"training_hours": training, "evaluation_hours": evaluation, "cost": (training + evaluation) * cost["price_per_hour"]}
+    training = n_training / cost.training_tokens_per_second / 3600
+    evaluation = n_evaluation / cost.evaluation_tokens_per_second / 3600
+    return {"training_hours": training, "evaluation_hours": evaluation, "cost": (training + evaluation) * cost.price_per_hour}
+
+
+def answer_whatif(arms: pl.DataFrame, identical_pairs: float, truncated: float) -> list[str]:
+    """What to look at before training ``arms`` (`WhatIf`); the shares are the gates at which training does not start."""
+    both = pl.max_horizontal("chosen_truncated", "rejected_truncated")
+    arms = arms.with_columns(arm=pl.Series(arm_names(arms), dtype=pl.String), truncated=both)
+    smallest = arms.sort("n_pairs").row(0, named=True)
+    lines = [
+        f"Size: at least {smallest['n_pairs']:.0f} pairs (**{smallest['arm']}**). "
+        + _these(arms.filter(pl.col("n_passes") > MANY_PASSES), f"Pairs are read more than {MANY_PASSES} times")
+    ]
+    gates = {
+        "truncated": ("Truncation by max_length", "traces of a side", truncated),
+        "identical": ("Equal texts on both sides", "pairs", identical_pairs),
+    }
+    for column, (title, unit, gate) in gates.items():
+        if worst := arms.drop_nulls(column).sort(column, descending=True).head(1).to_dicts():
+            above = _these(arms.filter(pl.col(column) > gate), f"Above the gate of {gate:.0%}, so training would not start")
+            lines.append(f"{title}: at most {worst[0][column]:.1%} of {unit} (**{worst[0]['arm']}**). {above}")
+        else:
+            lines.append(f"{title}: unknown.")
+    lines.append(_these(arms.filter(pl.col("delta_overall") <= 0), "Mean overall delta of 0 or less"))
+    if predicted := arms.drop_nulls("predicted_gain").sort("predicted_gain").to_dicts():
+        ends = [f"{row['predicted_gain']:+.1f} (**{row['arm']}**)" for row in (predicted[0], predicted[-1])]
+        lines.append(f"Predicted gain: from {ends[0]} to {ends[1]}.")
+    seeds, tokens = pl.col("n_seeds"), arms.select((pl.col("n_training_tokens") * pl.col("n_seeds")).sum()).item()
+    total = f"Budget: {arms.select(seeds.sum()).item()} trainings of {len(arms)} arms read {tokens:.3g} completion tokens"
+    if arms["cost"].null_count():
+        lines.append(f"{total}; how long that takes and what it costs is unknown without `cost` in the configuration.")
+    else:
+        training, evaluation, cost = (arms[column].sum() for column in ("training_hours", "evaluation_hours", "cost"))
+        lines.append(f"{total}: {training:.3g} hours, and {evaluation:.3g} hours of evaluations; cost {cost:,.2f}.")
+    return lines
+
+
+def arm_names(arms: pl.DataFrame) -> list[str]:
+    """Short names of ``arms`` (`WhatIf`): without the words in which they all agree."""
+    varying = [word for word in ("policy", "method", "judge") if arms[word].n_unique() > 1]
+    return [
+        ", ".join([*(row[word] for word in varying), f"{row['chosen']} over {row['rejected']}", row["selection"]])
+        for row in arms.iter_rows(named=True)
+    ]
+
+
+def _these(arms: pl.DataFrame, what: str) -> str:
+    names = arms["arm"].to_list()
+    rest = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+    return f"{what}: {'; '.join([*names[:SHOWN], *rest]) or 'none'}."

@@ -4,28 +4,41 @@ import logging
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from transformers import AutoTokenizer
 
 from prefdelta.endpoint import batch, client
-from prefdelta.endpoint.client import Body, Choice
-from prefdelta.endpoint.serving import EndpointError
+from prefdelta.endpoint.answers import Body, Choice
+from prefdelta.endpoint.servers import connected
+from prefdelta.endpoint.serving import EndpointError, Served
 from prefdelta.endpoint.store import Store
-from prefdelta.generate.completions import Completion, GenerateError, Request, completion, from_parts
+from prefdelta.generate.chat import encode
+from prefdelta.generate.completions import Completion, GenerateError, Request, check_room, completion, from_parts
+from prefdelta.generate.settings import ApiSettings, GenerationRun
+from prefdelta.study.endpoints import VllmEndpoint
+from prefdelta.study.models import Chat
 
 log = logging.getLogger(__name__)
 
 
 def complete(
-    requests: list[Request], *, settings: dict[str, Any], checkpoint: Path | None, seed: int, threads: int, log_file: str
+    requests: list[Request],
+    *,
+    settings: ApiSettings,
+    run: GenerationRun,
+    checkpoint: Path | None,
+    seed: int,
+    threads: int,
+    log_file: Path,
 ) -> list[list[Completion]]:
     """`generate.complete` over the chat API, each completion by a request of its own, so that its tokens are known.
 
-    Settings: ``model`` (its name in requests), ``endpoint`` (see `client.connected`), ``batch``, ``concurrency``, ``retries``,
-    ``timeout``, ``system`` (a system prompt or None), ``extra_body`` (further keys of a request, such as reasoning_effort),
-    ``think``. ``checkpoint`` is what an endpoint of kind ``vllm`` serves. Reasoning that comes apart from the response is kept
-    apart. A completion that the endpoint declines, filters or leaves empty is left out, so a prompt may have fewer. Raises
-    GenerateError.
+    ``checkpoint`` is what an endpoint of kind ``vllm`` serves. Reasoning that comes apart from the response is kept apart. A
+    completion that the endpoint declines, filters or leaves empty is left out, so a prompt may have fewer. Raises GenerateError.
     """
+    if isinstance(settings.endpoint, VllmEndpoint):
+        _check_room(requests, settings, checkpoint, run.model.max_model_len)
     asked = [(index, sample) for index, request in enumerate(requests) for sample in range(request.sampling.samples)]
     found: dict[int, Completion] = {}
     dropped: Counter[str] = Counter()
@@ -33,35 +46,43 @@ def complete(
     def body(number: int) -> Body:
         index, sample = asked[number]
         sampling = requests[index].sampling
-        system = [{"role": "system", "content": settings["system"]}] if settings["system"] else []
-        content: Body = {"model": settings["model"], "messages": [*system, {"role": "user", "content": requests[index].prompt}]}
+        system = [{"role": "system", "content": settings.system}] if settings.system else []
+        content: Body = {"model": settings.model, "messages": [*system, {"role": "user", "content": requests[index].prompt}]}
         content |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}
         if sampling.top_k:  # not OpenAI's, but vLLM, SGLang and others know it
             content["top_k"] = sampling.top_k
-        return {**content, "seed": client.request_seed(seed, requests[index].prompt) + sample, **settings["extra_body"]}
+        return {**content, "seed": client.request_seed(seed, requests[index].prompt) + sample, **settings.extra_body}
 
     def answered(number: int, choices: list[Choice]) -> None:
-        made = _completion(choices[0], settings["think"])
+        made = _completion(choices[0], settings.think)
         if isinstance(made, str):
             dropped[made] += 1
         else:
             found[number] = made
 
     try:
-        with client.connected(
-            settings["endpoint"], model=settings["model"], checkpoint=checkpoint, threads=threads, log_file=log_file
+        with connected(
+            settings.endpoint, Served(settings.model, checkpoint, settings.dtype, run.model), threads=threads, log_file=log_file
         ) as connection:
-            ask = batch.ask if settings["batch"] else partial(client.ask, concurrency=settings["concurrency"])
-            shared = {"retries": settings["retries"], "timeout": settings["timeout"]}
-            ask(connection, len(asked), body, answered, store=Store(connection.identity), **shared)
+            ask = batch.ask if run.requests.batch else partial(client.ask, concurrency=run.requests.concurrency)
+            known, words = Store(connection.identity), run.requests
+            ask(connection, len(asked), body, answered, store=known, retries=words.retries, timeout=words.timeout)
     except EndpointError as error:
-        raise GenerateError(f"{settings['model']}: {error}") from None
+        raise GenerateError(f"{settings.model}: {error}") from None
     for reason, count in dropped.items():
         log.warning("%d of %d completions left out: %s", count, len(asked), reason)
     results: list[list[Completion]] = [[] for _ in requests]
     for number, made in sorted(found.items(), key=lambda item: item[0]):
         results[asked[number][0]].append(made)
     return results
+
+
+def _check_room(requests: list[Request], settings: ApiSettings, checkpoint: Path | None, limit: int | None) -> None:
+    """Raises GenerateError where a server of vLLM with the context ``limit`` would refuse a request."""
+    if limit is not None:
+        chat = Chat(system=settings.system, chat_template_kwargs=settings.extra_body.get("chat_template_kwargs", {}))
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        check_room(requests, encode(tokenizer, [request.prompt for request in requests], chat), limit)
 
 
 def _completion(choice: Choice, think: tuple[str, str]) -> Completion | str:

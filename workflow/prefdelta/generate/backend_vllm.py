@@ -1,54 +1,37 @@
 """Generation with vLLM's offline engine, in a process and, where need be, an environment of its own."""
 
-import importlib.util
 import json
-import os
 import shutil
 import signal
-import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from transformers import AutoTokenizer
 
 from prefdelta.generate.chat import decode, encode
-from prefdelta.generate.completions import Completion, GenerateError, Request
+from prefdelta.generate.completions import Completion, GenerateError, Request, check_room
+from prefdelta.generate.settings import CheckpointSettings, GenerationRun
 from prefdelta.run.processes import running
+from prefdelta.run.vllm import environment, vllm_python
 
 ENGINE = Path(__file__).with_name("vllm_engine.py")
 
 
-def vllm_python() -> Path:
-    """The interpreter of the environment that has vLLM: this one, else ``.venv-vllm`` of ``make env-vllm``.
-
-    The latter is looked for in the working directory and in the repository. Raises GenerateError.
-    """
-    here = importlib.util.find_spec("vllm")
-    if here is not None and here.origin is not None:  # without an origin it is any folder of that name
-        return Path(sys.executable)
-    for folder in (Path.cwd(), Path(__file__).parents[3]):
-        python = folder / ".venv-vllm" / "bin" / "python"
-        if python.exists():
-            return python
-    raise GenerateError("vLLM is not installed: run `make env-vllm`, or use --software-deployment-method conda")
-
-
-def environment(threads: int) -> dict[str, str]:
-    """Environment variables for a process that runs vLLM, engine or server, on GPUs or on ``threads`` CPU cores."""
-    # Only vLLM's build for the CPU reads these. Small models need little cache (GiB); whoever runs a large one on a CPU sets it.
-    defaults = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    return {**defaults, **os.environ, "OMP_NUM_THREADS": str(threads), "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-
-
 def complete(
-    requests: list[Request], *, settings: dict[str, Any], checkpoint: Path | None, seed: int, threads: int, log_file: str
+    requests: list[Request],
+    *,
+    settings: CheckpointSettings,
+    run: GenerationRun,
+    checkpoint: Path | None,
+    seed: int,
+    threads: int,
+    log_file: Path,
 ) -> list[list[Completion]]:
     """`generate.complete` with vLLM: one load of the model, all requests in one queue.
 
-    Settings: ``gpus``, ``dtype``, ``max_model_len`` (None: the model's own), ``gpu_memory_utilization``, ``engine`` (further
-    arguments of vllm.EngineArgs), ``system``, ``chat_template_kwargs``, ``think``. The same requests, settings and seed give the
-    same completions on the same hardware. The engine's output goes to ``log_file``. Raises GenerateError.
+    Both ``engine`` are further arguments of vllm.EngineArgs. The same requests, settings and seed give the same completions on
+    the same hardware. The engine's output goes to ``log_file``. Raises GenerateError.
     """
     python = vllm_python()
     try:
@@ -56,15 +39,18 @@ def complete(
     except (OSError, ValueError) as error:
         raise GenerateError(f"the tokenizer of {checkpoint} can't be loaded: {error}") from None
     arguments = {
+        "enable_prefix_caching": True,
+        **run.model.engine,
         "model": str(checkpoint),
         "seed": seed,
-        "dtype": settings["dtype"],
-        "max_model_len": settings["max_model_len"],
-        "tensor_parallel_size": max(1, settings["gpus"]),
-        "gpu_memory_utilization": settings["gpu_memory_utilization"],
-        "enable_prefix_caching": True,
-        **settings["engine"],
+        "dtype": settings.dtype,
+        "max_model_len": run.model.max_model_len,
+        "tensor_parallel_size": max(1, run.model.gpus),
+        "gpu_memory_utilization": run.model.gpu_memory_utilization,
+        **settings.engine,
     }
+    encoded = encode(tokenizer, [request.prompt for request in requests], settings)
+    check_room(requests, encoded, run.model.max_model_len)
     asked = [
         {
             "prompt_id": request.prompt_id,
@@ -77,7 +63,7 @@ def complete(
                 "max_tokens": request.sampling.max_new_tokens,
             },
         }
-        for request, ids in zip(requests, encode(tokenizer, [r.prompt for r in requests], settings), strict=True)
+        for request, ids in zip(requests, encoded, strict=True)
     ]
     with tempfile.TemporaryDirectory(prefix="prefdelta-vllm-") as name:
         folder = Path(name)
@@ -87,7 +73,7 @@ def complete(
         with (folder / "answers.jsonl").open(encoding="utf-8") as answers:
             for answer in map(json.loads, answers):
                 results[answer["index"]] = [
-                    decode(tokenizer, made["token_ids"], _finish_reason(made["finish_reason"]), settings)
+                    decode(tokenizer, made["token_ids"], _finish_reason(made["finish_reason"]), settings.think)
                     for made in answer["completions"]
                 ]
     for request, several in zip(requests, results, strict=True):
@@ -102,7 +88,7 @@ def _finish_reason(told: str) -> Literal["stop", "length"]:
     return cast(Literal["stop", "length"], told)
 
 
-def _run(python: Path, folder: Path, threads: int, log_file: str) -> None:
+def _run(python: Path, folder: Path, threads: int, log_file: Path) -> None:
     """Runs the engine on ``folder`` until it ends, or until this process does. Raises GenerateError where it fails."""
     # -P: without it the engine's folder would be on its path, with modules such as statistics.py before the standard library's.
     command = [str(python), "-P", str(ENGINE), str(folder)]
@@ -112,11 +98,11 @@ def _run(python: Path, folder: Path, threads: int, log_file: str) -> None:
         # The engine does not compile models on a CPU, and compiling the sampler takes g++ and half a minute once, and made small
         # models three times slower.
         variables.setdefault("TORCHDYNAMO_DISABLE", "1")
-    begin = Path(log_file).stat().st_size if Path(log_file).exists() else 0
+    begin = log_file.stat().st_size if log_file.exists() else 0
     with running(command, log_file, variables) as process:
         code = process.wait()
     if code != 0:
-        raise GenerateError(f"vLLM failed: {_reason(folder, Path(log_file), begin, code)} (its whole output is in {log_file})")
+        raise GenerateError(f"vLLM failed: {_reason(folder, log_file, begin, code)} (its whole output is in {log_file})")
 
 
 def _reason(folder: Path, log_file: Path, begin: int, code: int) -> str:

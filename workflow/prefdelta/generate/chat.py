@@ -1,23 +1,20 @@
 """How a conversation becomes tokens and back, the same way in every backend, in the reference and in training."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from prefdelta.generate.completions import Completion, completion
+from prefdelta.study.models import Chat
 
 THOUGHT = "<think>"
 
 
-def render(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: dict[str, Any]) -> str:
-    """The prompt as the model reads it, up to where its answer begins.
-
-    ``chat``: ``system`` (a system prompt or None) and ``chat_template_kwargs``.
-    """
-    system = [{"role": "system", "content": chat["system"]}] if chat["system"] else []
+def render(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: Chat) -> str:
+    """The prompt as the model reads it, up to where its answer begins."""
+    system = [{"role": "system", "content": chat.system}] if chat.system else []
     turns = [*system, {"role": "user", "content": prompt}]
-    switches = chat["chat_template_kwargs"]
-    return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, **switches))
+    return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, **chat.chat_template_kwargs))
 
 
 def target(tokenizer: PreTrainedTokenizerBase, rendered: str, text: str) -> str:
@@ -32,7 +29,7 @@ def target(tokenizer: PreTrainedTokenizerBase, rendered: str, text: str) -> str:
     return text.lstrip() + str(tokenizer.eos_token)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, prompts: list[str], chat: dict[str, Any]) -> list[list[int]]:
+def encode(tokenizer: PreTrainedTokenizerBase, prompts: list[str], chat: Chat) -> list[list[int]]:
     """Token ids of each `render`ed prompt."""
     rendered = [render(tokenizer, prompt, chat) for prompt in prompts]
     ids: list[list[int]] = tokenizer(rendered, add_special_tokens=False)["input_ids"]  # the template wrote them already
@@ -40,7 +37,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: list[str], chat: dict[st
 
 
 def tokenised(
-    tokenizer: PreTrainedTokenizerBase, prompts: list[str], texts: list[str], chat: dict[str, Any]
+    tokenizer: PreTrainedTokenizerBase, prompts: list[str], texts: list[str], chat: Chat
 ) -> list[tuple[list[int], int]]:
     """Token ids of each prompt and its trace together, as they are trained on, and where the trace begins.
 
@@ -59,14 +56,13 @@ def tokenised(
 
 
 def decode(
-    tokenizer: PreTrainedTokenizerBase, tokens: list[int], finish_reason: Literal["stop", "length"], settings: dict[str, Any]
+    tokenizer: PreTrainedTokenizerBase, tokens: list[int], finish_reason: Literal["stop", "length"], think: tuple[str, str]
 ) -> Completion:
     """The completion of generated ``tokens``, whose last one is the end token where ``finish_reason`` is 'stop'.
 
-    Setting: ``think``.
+    ``think``: the marks around its reasoning.
     """
-    opening, closing = settings["think"]
     kept = tokens[:-1] if finish_reason == "stop" else tokens
     # Marks that are special tokens must survive to be found.
-    text = tokenizer.decode(kept, skip_special_tokens=not opening)
-    return completion(text, len(tokens), finish_reason, (opening, closing))
+    text = tokenizer.decode(kept, skip_special_tokens=not think[0])
+    return completion(text, len(tokens), finish_reason, think)

@@ -1,10 +1,11 @@
 """Generation: one signature, `complete`, behind which every backend stands; requests and completions as all of them know them."""
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal
 
+from prefdelta.generate.settings import BackendSettings, GenerationRun
+from prefdelta.run.by_name import load
 from prefdelta.run.errors import PrefdeltaError
 from prefdelta.study.sampling import Sampling
 
@@ -38,43 +39,38 @@ class Completion:
     correct: bool | None = None
 
 
-class Backend(Protocol):
-    """The signature of every backend's ``complete`` (modules ``backend_{name}``)."""
-
-    def __call__(
-        self,
-        requests: list[Request],
-        *,
-        settings: dict[str, Any],
-        checkpoint: Path | None,
-        seed: int,
-        threads: int,
-        log_file: str,
-    ) -> list[list[Completion]]: ...
-
-
-def module(backend: str) -> str:
-    """The module of a backend. It is imported by this name, so that an edit to one backend concerns its own jobs only."""
-    return f"prefdelta.generate.backend_{backend}"
-
-
 def complete(
     requests: list[Request],
     *,
-    backend: str,
-    settings: dict[str, Any],
+    settings: BackendSettings,
+    run: GenerationRun,
     checkpoint: Path | None,
     seed: int,
     threads: int,
-    log_file: str,
+    log_file: Path,
 ) -> list[list[Completion]]:
     """The completions of each request, in the order of ``requests``, from one load of the model.
 
-    ``settings``: what the configuration says of this generator or model, besides sampling. ``checkpoint``: a folder in
+    The module ``backend_{name}`` of this package has a function of this name and signature. ``checkpoint``: a folder in
     transformers' format, for backends that run one. Raises GenerateError.
     """
-    call: Backend = importlib.import_module(module(backend)).complete
-    return call(requests, settings=settings, checkpoint=checkpoint, seed=seed, threads=threads, log_file=log_file)
+    backend = load(__package__, f"backend_{settings.backend}")
+    found: list[list[Completion]] = backend.complete(
+        requests, settings=settings, run=run, checkpoint=checkpoint, seed=seed, threads=threads, log_file=log_file
+    )
+    return found
+
+
+def check_room(requests: list[Request], encoded: list[list[int]], limit: int | None) -> None:
+    """Raises GenerateError where ``limit``, a run setting of vLLM, could cut what follows one of the prompts in ``encoded``."""
+    needed = [len(ids) + request.sampling.max_new_tokens for request, ids in zip(requests, encoded, strict=True)]
+    most = max(needed)
+    if limit is not None and most > limit:
+        raise GenerateError(
+            f"{sum(tokens > limit for tokens in needed)} of {len(needed)} requests could need more than max_model_len = {limit} "
+            f"tokens, prompt and completion together; the longest is {requests[needed.index(most)].prompt_id} with {most}: raise "
+            "run.models.<its name>.max_model_len, or leave it out for the model's own"
+        )
 
 
 def completion(

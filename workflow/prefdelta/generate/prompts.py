@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import polars as pl
 
 from prefdelta import tasks as benchmarks
 from prefdelta.data.contamination import decontaminate
-from prefdelta.microworld.problems import draw, held_out, render
+from prefdelta.generate.settings import ItemsSettings, PromptsSettings
+from prefdelta.microworld.problems import held_out, random_problem, render
 from prefdelta.run.errors import PrefdeltaError
 from prefdelta.tables.io import read_table, rows_to_table, write_table
 from prefdelta.tables.stages import Dropped, Prompts
@@ -25,63 +25,49 @@ class PromptsError(PrefdeltaError):
     """There are fewer different problems than a split asks for."""
 
 
-def make_items(
-    output: Path | str, *, split: str, tasks: dict[str, int | dict[str, Any]], operations: list[int] | None, seed: int
-) -> None:
-    """Writes the `Prompts` table of the suite ``split``: the evaluation items of its tasks.
-
-    A task of the micro-world has a number of problems, any other a source (`config.BenchmarkSource`).
-    """
+def make_items(data: list[Path], prompts: Path, *, settings: ItemsSettings) -> None:
+    """Writes the `Prompts` table of a suite: the evaluation items of its tasks. ``data``: local files that settings name."""
     rows: list[dict[str, str]] = []
-    for task, source in tasks.items():
+    for task, source in settings.tasks.items():
         if isinstance(source, int):
-            rows += _drawn(split, task, source, operations, seed)
+            rows += _drawn(settings.split, task, source, settings.operations, settings.seed)
         else:
-            rows += benchmarks.items(task, source, split)
-    write_table(_table(split, rows), Prompts, output)
+            rows += benchmarks.items(task, source, settings.split)
+    write_table(_table(settings.split, rows), Prompts, prompts)
 
 
-def make_prompts(
-    suites: Sequence[Path | str],
-    output: Path | str,
-    dropped: Path | str,
-    *,
-    tasks: dict[str, int | dict[str, Any]],
-    operations: list[int] | None,
-    seed: int,
-    ngram: int,
-) -> None:
+def make_prompts(suites: list[Path], data: list[Path], prompts: Path, dropped: Path, *, settings: PromptsSettings) -> None:
     """Writes the training `Prompts`, and the `Dropped` ones that were too like an item of ``suites`` (or not fit, by their task).
 
-    Of a data set the first n that are left are taken, in the order of their ids, which are hashes. Raises PromptsError where
-    fewer are left.
+    Of a data set the first n that are left are taken, in the order of their ids, which are hashes. ``data``: local files that
+    settings name. Raises PromptsError where fewer are left.
     """
     items = pl.concat([read_table(suite, Prompts) for suite in suites])
     parts: list[pl.DataFrame] = []
     left_out: list[dict[str, Any]] = []
-    for task, source in tasks.items():
+    for task, source in settings.tasks.items():
         if isinstance(source, int):  # told apart by `held_out`: of the micro-world's few words any two stories share runs
-            parts.append(_table("train", _drawn("train", task, source, operations, seed)))
+            parts.append(_table("train", _drawn("train", task, source, settings.operations, settings.seed)))
             continue
         fit, unfit = benchmarks.problems(task, source)
-        kept, alike = decontaminate(_table("train", fit), items, n=ngram)
-        if len(kept) < source["n"]:
+        kept, alike = decontaminate(_table("train", fit), items, n=settings.ngram)
+        if len(kept) < source.n:
             raise PromptsError(
-                f"prompts.{task} asks for {source['n']} problems, but {len(kept)} are left after {len(unfit)} were unfit and "
+                f"prompts.{task} asks for {source.n} problems, but {len(kept)} are left after {len(unfit)} were unfit and "
                 f"{len(alike)} too like an evaluation item: ask for fewer"
             )
-        parts.append(kept.sort("prompt_id").head(source["n"]))
+        parts.append(kept.sort("prompt_id").head(source.n))
         left_out += [*unfit, *alike.iter_rows(named=True)]
         log.info("%s: %d unfit, %d too like an evaluation item", task, len(unfit), len(alike))
     write_table(rows_to_table(left_out, Dropped), Dropped, dropped)
-    write_table(pl.concat(parts), Prompts, output)
+    write_table(pl.concat(parts), Prompts, prompts)
 
 
 def _table(split: str, rows: list[dict[str, str]]) -> pl.DataFrame:
     return rows_to_table([{**row, "split": split} for row in rows], Prompts)
 
 
-def _drawn(split: str, task: str, count: int, operations: list[int] | None, seed: int) -> list[dict[str, str]]:
+def _drawn(split: str, task: str, count: int, operations: tuple[int, int] | None, seed: int) -> list[dict[str, str]]:
     """Distinct problems of the micro-world: for ``train`` only those that are not `held_out`, else only those that are."""
     assert operations is not None  # the configuration has seen to it
     rng = random.Random(f"{seed}/{split}/{task}")
@@ -93,7 +79,7 @@ def _drawn(split: str, task: str, count: int, operations: list[int] | None, seed
                 f"split {split} asks for {count} different problems of {task}, but with {operations[0]} to {operations[1]} "
                 f"operations only {len(texts)} could be found: ask for fewer, or allow more operations"
             )
-        problem = draw(task, rng.randint(*operations), rng)
+        problem = random_problem(task, rng.randint(*operations), rng)
         text = render(problem, rng)
         if held_out(text) == (split != "train") and text not in texts:
             texts[text] = str(problem.answer)

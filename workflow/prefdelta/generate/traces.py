@@ -2,15 +2,14 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from prefdelta.checkpoints.manifest import checked_folder
 from prefdelta.generate.completions import Request, complete
 from prefdelta.generate.scoring import scored
+from prefdelta.generate.settings import GenerationRun, TracesSettings
 from prefdelta.run.errors import PrefdeltaError
-from prefdelta.study.sampling import Sampling
 from prefdelta.tables.io import read_table, write_table
 from prefdelta.tables.stages import Prompts, Traces
 
@@ -22,38 +21,36 @@ class TracesError(PrefdeltaError):
 
 
 def sample_traces(
-    prompts: Path | str,
-    manifest: Path | str | None,
-    output: Path | str,
-    log_file: str,
+    prompts: Path,
+    manifest: Path | None,
+    data: list[Path],
+    traces: Path,
     *,
-    generator: str,
-    backend: str,
-    settings: dict[str, Any],
-    sampling: dict[str, Any],
-    seed: int,
+    settings: TracesSettings,
+    run: GenerationRun,
     threads: int,
+    log_file: Path,
 ) -> None:
-    """Writes the `Traces` table of ``generator``: the completions of every prompt, scored by the prompt's task.
+    """Writes the `Traces` table of a generator: the completions of every prompt, scored by the prompt's task.
 
-    ``manifest`` is that of the checkpoint that ``backend`` needs. A prompt to which a data set or a provider gives fewer than the
-    samples asked for has fewer rows. Raises TracesError where there are none at all.
+    ``manifest`` is that of the checkpoint that the backend needs, ``data`` are local files that settings name. A prompt to which
+    a data set or a provider gives fewer than the samples asked for has fewer rows. Raises TracesError where there are none at
+    all.
     """
-    problems = read_table(prompts, Prompts)
-    drawn = Sampling.model_validate(sampling)
-    requests = [Request(prompt_id, prompt, drawn) for prompt_id, prompt in problems.select("prompt_id", "prompt").iter_rows()]
+    problems, sampling, generator = read_table(prompts, Prompts), settings.sampling, settings.generator
+    requests = [Request(prompt_id, prompt, sampling) for prompt_id, prompt in problems.select("prompt_id", "prompt").iter_rows()]
     completions = complete(
         requests,
-        backend=backend,
-        settings=settings,
+        settings=settings.backend,
+        run=run,
         checkpoint=checked_folder(manifest) if manifest else None,
-        seed=seed,
+        seed=settings.seed,
         threads=threads,
         log_file=log_file,
     )
-    missing = len(requests) * drawn.samples - sum(map(len, completions))
+    missing = len(requests) * sampling.samples - sum(map(len, completions))
     if missing:
-        log.warning("%d of %d samples are missing", missing, len(requests) * drawn.samples)
+        log.warning("%d of %d samples are missing", missing, len(requests) * sampling.samples)
     rows = [
         {
             "trace_id": f"{problem['prompt_id']}:{generator}:{number}",
@@ -72,4 +69,4 @@ def sample_traces(
     columns = list(Traces.to_schema().columns)
     # Sorted, so that a reader of some prompts finds them together.
     frame = pl.DataFrame(rows, schema_overrides={"answer": pl.String}).select(columns).sort("prompt_id", "sample")
-    write_table(frame, Traces, output)
+    write_table(frame, Traces, traces)

@@ -59,12 +59,12 @@ def _check_lengths(requests: list[dict[str, Any]], limit: int) -> None:
     if lengths[longest] >= limit:
         too_long = sum(length >= limit for length in lengths.values())
         raise UnusableError(
-            f"{too_long} prompts leave no room for an answer in max_model_len = {limit} tokens; the longest is {longest} "
-            f"with {lengths[longest]}: raise max_model_len, or drop long prompts"
+            f"{too_long} prompts leave no room for an answer in the model's context of {limit} tokens; the longest is {longest} "
+            f"with {lengths[longest]}: drop long prompts"
         )
     cramped = sum(lengths[r["prompt_id"]] + r["sampling"]["max_tokens"] > limit for r in requests)
     if cramped:
-        log.warning("answers to %d of %d requests end at max_model_len = %d if not before", cramped, len(requests), limit)
+        log.warning("%d of %d answers end at the model's context of %d tokens if not before", cramped, len(requests), limit)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, set_seed
 
 from prefdelta.checkpoints.manifest import write_manifest
+from prefdelta.checkpoints.settings import PretrainSettings
 from prefdelta.judge.rubric import messages
 from prefdelta.microworld.authors import FILLER, FaultRates, write
 from prefdelta.microworld.oracle import grade, review
-from prefdelta.microworld.problems import LABELS, NAMES, OPERATOR_OF_VERB, draw, held_out, render
+from prefdelta.microworld.problems import LABELS, NAMES, OPERATOR_OF_VERB, held_out, random_problem, render
 from prefdelta.study.dimensions import DIMENSIONS
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def corpus(
     n: int,
     authors: list[tuple[float, FaultRates]],
     domains: list[str],
-    operations: list[int],
+    operations: tuple[int, int],
     writes: Writes,
     tokenizer: PreTrainedTokenizerFast,
     rng: random.Random,
@@ -110,7 +111,7 @@ def corpus(
     weights, faults = [weight for weight, _ in authors], [rates for _, rates in authors]
     texts: list[tuple[list[int], int]] = []
     while len(texts) < n:
-        problem = draw(rng.choice(domains), rng.randint(*operations), rng)
+        problem = random_problem(rng.choice(domains), rng.randint(*operations), rng)
         prompt = render(problem, rng)
         if held_out(prompt):
             continue
@@ -126,37 +127,20 @@ def corpus(
     return texts
 
 
-def pretrain_model(
-    output: Path | str,
-    *,
-    family: str,
-    hidden_size: int,
-    layers: int,
-    heads: int,
-    authors: list[tuple[float, FaultRates]],
-    domains: list[str],
-    operations: list[int],
-    writes: Writes,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
-    threads: int,
-) -> None:
-    """Trains a model from scratch on what ``authors`` (weight, fault rates) write; saves it with tokenizer beside its manifest.
+def pretrain_model(manifest: Path, *, settings: PretrainSettings, threads: int) -> None:
+    """Trains a model from scratch on what authors write; saves it with tokenizer beside its manifest.
 
     It learns to write such traces, or (``writes`` ratings) to review and rate them as the exact oracle would. AdamW with 50 steps
-    of warm-up and a cosine decay; the loss is on completions only. ``output`` is the manifest.
+    of warm-up and a cosine decay; the loss is on completions only.
     """
     torch.set_num_threads(threads)
-    set_seed(seed)
-    rng = random.Random(seed)
-    tokenizer = make_tokenizer(writes)
-    model = make_model(family, hidden_size, layers, heads, tokenizer)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    shape = {"family": family, "hidden_size": hidden_size, "layers": layers}
-    texts = corpus(steps * batch_size, authors, domains, operations, writes, tokenizer, rng)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    set_seed(settings.seed)
+    rng = random.Random(settings.seed)
+    tokenizer = make_tokenizer(settings.writes)
+    model = make_model(settings.family, settings.hidden_size, settings.layers, settings.heads, tokenizer)
+    steps, batch_size = settings.steps, settings.batch_size
+    texts = corpus(steps * batch_size, settings.authors, settings.domains, settings.operations, settings.writes, tokenizer, rng)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / 50) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))
     )
@@ -181,11 +165,11 @@ def pretrain_model(
             told = time.monotonic()
             left = (told - started) / step * (steps - step)
             log.info("step %d of %d, loss %.4f, about %.0f s left", step, steps, losses[-1], left)
-    output = Path(output)
-    model.save_pretrained(output.parent)
-    tokenizer.save_pretrained(output.parent)
-    made = {"parameters": parameters, "steps": steps, "seed": seed, "losses": losses[:: max(1, steps // 100)]}
-    write_manifest(output, {**shape, **made})
+    model.save_pretrained(manifest.parent)
+    tokenizer.save_pretrained(manifest.parent)
+    made = settings.model_dump(include={"family", "hidden_size", "layers", "steps", "seed"})
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    write_manifest(manifest, {**made, "parameters": parameters, "losses": losses[:: max(1, steps // 100)]})
 
 
 def _batches(texts: list[tuple[list[int], int]], batch_size: int, rng: random.Random) -> Iterator[list[tuple[list[int], int]]]:

@@ -50,7 +50,7 @@ class Problem:
         return self.results[-1]
 
 
-def draw(domain: str, n_operations: int, rng: random.Random) -> Problem:
+def random_problem(domain: str, n_operations: int, rng: random.Random) -> Problem:
     """A uniformly random problem of ``domain`` with ``n_operations`` operations and operands from `OPERANDS`."""
     operations = tuple((rng.choice("+-*"), rng.choice(OPERANDS)) for _ in range(n_operations))
     return Problem(domain, rng.randint(0, 9), operations)

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from prefdelta.pairs.select import candidates, flip, select
+from prefdelta.pairs.settings import PairsSettings
 from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
 from prefdelta.study.selections import SelectionError, parse
 from prefdelta.tables.io import read_batches, sink_batches, write_batches
@@ -23,7 +24,7 @@ PART_TOKENS = 2**26  # fewer pairs where texts are long
 _LIGHT = ["trace_id", "prompt_id", "generator", "sample", "correct", "n_tokens"]  # of a trace: all that pairs need but texts
 
 
-def sum_ratings(ratings: Path | str, output: Path | str) -> None:
+def sum_ratings(ratings: Path, output: Path) -> None:
     """Writes the sum of each trace's readable ratings in each dimension, and their number (``n_{dimension}``).
 
     A trace whose rows do not lie together has several rows, each a part of its sums.
@@ -44,7 +45,7 @@ def _sums(batch: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def prompt_ranges(traces: Path | str) -> list[pl.Expr]:
+def prompt_ranges(traces: Path) -> list[pl.Expr]:
     """Checks the `Traces` but their texts, and cuts their prompt ids into ranges of about `PART` traces, in increasing order."""
     some = [batch["prompt_id"].gather_every(PART) for batch in read_batches(traces, Traces, _LIGHT)]
     starts = pl.concat(some).unique().sort()[1:]
@@ -57,7 +58,7 @@ def _between(ids: pl.Series) -> pl.Expr:
     return pl.col(ids.name).is_between(pl.lit(ids.min()), pl.lit(ids.max()))
 
 
-def rated(traces: Path | str, sums: Path | str, within: pl.Expr) -> pl.DataFrame:
+def rated(traces: Path, sums: Path, within: pl.Expr) -> pl.DataFrame:
     """Traces of a range of prompts, without texts, with their mean rating in each dimension and the mean of these, ``overall``.
 
     A mean is null where no rating is readable; ``overall`` where a mean is. ``sums`` is the file of `sum_ratings`.
@@ -98,7 +99,7 @@ def pair_up(chosen: pl.DataFrame, rejected: pl.DataFrame, *, cross_samples: bool
     return joined.with_columns(*deltas, pair_id=pair_id).sort("prompt_id", "pair_id")
 
 
-def with_texts(pairs: pl.DataFrame, chosen_traces: Path | str, rejected_traces: Path | str) -> pl.DataFrame:
+def with_texts(pairs: pl.DataFrame, chosen_traces: Path, rejected_traces: Path) -> pl.DataFrame:
     """``pairs`` with ``prompt``, ``chosen`` and ``rejected``."""
     near = _between(pairs["prompt_id"])
     for side, path in (("chosen", chosen_traces), ("rejected", rejected_traces)):
@@ -110,21 +111,19 @@ def with_texts(pairs: pl.DataFrame, chosen_traces: Path | str, rejected_traces: 
 
 
 def build_pairs(
-    chosen_traces: Path | str,
-    chosen_ratings: Path | str,
-    rejected_traces: Path | str,
-    rejected_ratings: Path | str,
-    output: Path | str,
+    chosen_traces: Path,
+    chosen_ratings: Path,
+    rejected_traces: Path,
+    rejected_ratings: Path,
+    pairs: Path,
     *,
-    judge: str,
-    selection: str,
-    seed: int,
+    settings: PairsSettings,
 ) -> None:
     """Writes the `Pairs` of one selection, sorted by prompt and id.
 
     Raises SelectionError where there are fewer pairs (or a stratum is smaller) than the selection asks for.
     """
-    wanted = parse(selection)
+    wanted = parse(settings.selection)
     with TemporaryDirectory() as folder:
         chosen_sums, rejected_sums, light = (Path(folder, f"{name}.parquet") for name in ("chosen", "rejected", "pairs"))
         sum_ratings(chosen_ratings, chosen_sums)
@@ -134,22 +133,21 @@ def build_pairs(
         def parts() -> Iterator[pl.DataFrame]:
             for within in prompt_ranges(chosen_traces):
                 chosen, rejected = rated(chosen_traces, chosen_sums, within), rated(rejected_traces, rejected_sums, within)
-                yield candidates(pair_up(chosen, rejected, cross_samples=wanted.crosses_samples), wanted, seed).collect()
+                joined = pair_up(chosen, rejected, cross_samples=wanted.crosses_samples)
+                yield candidates(joined, wanted, settings.seed).collect()
 
         sink_batches(parts(), light)
         try:
             selected = select(pl.scan_parquet(light), wanted)
         except SelectionError as error:
-            raise SelectionError(f"{output}: {error}") from None
+            raise SelectionError(f"{pairs}: {error}") from None
         columns = list(Pairs.to_schema().columns)
         tokens = selected.select(pl.col("chosen_tokens", "rejected_tokens").mean()).collect(engine="streaming").row(0)
         size = max(1, min(PART, int(PART_TOKENS / (sum(tokens) + 1))))
 
         def whole(parts: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
             for part in parts:
-                pairs = with_texts(part, chosen_traces, rejected_traces).select(
-                    pl.lit(judge).alias(name) if name == "judge" else name for name in columns
-                )
-                yield flip(pairs) if wanted.kind == "flipped" else pairs
+                full = with_texts(part, chosen_traces, rejected_traces).with_columns(judge=pl.lit(settings.judge)).select(columns)
+                yield flip(full) if wanted.kind == "flipped" else full
 
-        write_batches(whole(selected.collect_batches(chunk_size=size, engine="streaming")), Pairs, output)
+        write_batches(whole(selected.collect_batches(chunk_size=size, engine="streaming")), Pairs, pairs)

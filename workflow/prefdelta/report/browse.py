@@ -9,6 +9,7 @@ from prefdelta.study.dimensions import CRITERIA
 from prefdelta.tables.io import read_table
 from prefdelta.tables.stages import Pairs
 
+MOST = 200
 PAGE = """\
 <!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
@@ -45,13 +46,13 @@ function sortBy(column) {
 """
 
 
-def browse_pairs(pairs: Path | str, output: Path | str, *, most: int = 200) -> None:
-    """Writes one self-contained HTML page with at most ``most`` pairs: half from either end of the overall delta."""
+def browse_pairs(pairs: Path, page: Path) -> None:
+    """Writes one self-contained HTML page with at most `MOST` pairs: half from either end of the overall delta."""
     frame = read_table(pairs, Pairs).sort("delta_overall", "pair_id", descending=[True, False])
-    ends = frame if len(frame) <= most else frame.head(most // 2).vstack(frame.tail(most // 2))
+    ends = frame if len(frame) <= MOST else frame.head(MOST // 2).vstack(frame.tail(MOST // 2))
     chosen, rejected = frame["chosen_generator"][0], frame["rejected_generator"][0]
-    page = Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
-    text = page.render(
+    template = Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
+    text = template.render(
         title=f"{chosen} over {rejected}, judged by {frame['judge'][0]}",
         total=len(frame),
         shown=len(ends),
@@ -60,4 +61,4 @@ def browse_pairs(pairs: Path | str, output: Path | str, *, most: int = 200) -> N
         criteria=CRITERIA,
         pairs=list(ends.iter_rows(named=True)),
     )
-    write_text(text, output)
+    write_text(text, page)

@@ -5,24 +5,35 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from prefdelta.run.atomic import replacing
+from prefdelta.report.provenance import words
+from prefdelta.report.settings import ReportRun
+from prefdelta.run.atomic import replacing, write_text
 from prefdelta.run.errors import PrefdeltaError
+from prefdelta.run.records import read_records
 
 
 class ReportError(PrefdeltaError):
     """Snakemake could not make the report."""
 
 
-def render_report(output: Path | str, *, config: dict[str, Any], targets: list[str], snakefile: str) -> None:
-    """Writes the self-contained HTML report of ``targets`` (and of what they are made from) for the study ``config``."""
-    with replacing(output) as temporary, tempfile.TemporaryDirectory() as folder:
+def render_report(
+    shown: list[Path], texts: list[Path], accepted: Path | None, report: Path, provenance: Path, *, run: ReportRun
+) -> None:
+    """Writes the self-contained HTML report of ``shown`` (and of what they are made from) for the study as ``run`` has it.
+
+    ``texts`` are the templates of its text and captions, which the Snakefile names.
+
+    Its text includes ``provenance``, which is written first: `provenance.words` on the jobs' records, and on what was
+    ``accepted`` without running. Raises ReportError.
+    """
+    write_text(words(read_records(run.records), accepted, run.records.parent), provenance)
+    with replacing(report) as temporary, tempfile.TemporaryDirectory() as folder:
         # The study as it stands, whatever files and options it came from.
         study = Path(folder) / "config.json"
-        study.write_text(json.dumps(config), encoding="utf-8")
-        command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile, "--configfile", str(study)]
-        command += ["--workflow-profile", "none", "--nolock", "--cores", "1", "--report", str(temporary), "--", *targets]
-        result = subprocess.run(command, capture_output=True, text=True)
+        study.write_text(json.dumps(run.config), encoding="utf-8")
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(run.snakefile), "--configfile", str(study)]
+        command += ["--workflow-profile", "none", "--nolock", "--cores", "1", "--report", str(temporary), "--"]
+        result = subprocess.run([*command, *map(str, shown)], capture_output=True, text=True)
         if result.returncode:
-            raise ReportError(f"`{' '.join(command[2 : -len(targets)])} ...` failed:\n{result.stdout}{result.stderr}")
+            raise ReportError(f"`{' '.join(command[2:])} ...` failed:\n{result.stdout}{result.stderr}")

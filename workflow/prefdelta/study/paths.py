@@ -1,5 +1,6 @@
 """Where every file of a study lies: the patterns that rules declare and people request."""
 
+import os
 from pathlib import Path
 
 _LATTICE = "{policy}/{method}/{judge}/{chosen}_vs_{rejected}/{selection}"
@@ -10,23 +11,29 @@ DROPPED = "results/{study}/prompts/dropped.parquet"
 BASE = "results/{study}/models/{model}/base/manifest.json"
 TRACES = "results/{study}/traces/{generator}.parquet"
 RATINGS = "results/{study}/ratings/{judge}/{generator}.parquet"
-REFERENCE = "results/{study}/reference/{policy}/{generator}.parquet"
+# Of one length limit and arithmetic of training, so that another method concerns only what it needs itself.
+REFERENCE = "results/{study}/reference/{policy}/{length}-{arithmetic}/{generator}.parquet"
 PAIRS = "results/{study}/pairs/{judge}/{chosen}_vs_{rejected}/{selection}.parquet"
 BROWSE = "results/{study}/pairs/{judge}/{chosen}_vs_{rejected}/{selection}.html"
 CHECKPOINT = f"results/{{study}}/models/{_LATTICE}/seed{{seed}}/manifest.json"
 EVAL_BASE = "results/{study}/evals/{model}/base.parquet"
 EVAL = f"results/{{study}}/evals/{_LATTICE}/seed{{seed}}.parquet"
 EXPORT = f"results/{{study}}/export/{_LATTICE}/seed{{seed}}"
-TABLE = "results/{study}/tables/{experiment}.csv"
+TABLE = "results/{study}/tables/{table}.csv"
 PREDICTOR = "results/{study}/tables/predictor.json"
-FIGURE = "results/{study}/figures/{experiment}.png"
-ANSWER = "results/{study}/figures/{experiment}.rst"
+FIGURE = "results/{study}/figures/{figure}.png"
 ANSWERS = "results/{study}/answers.html"
 REPORT = "results/{study}/report.html"
+PROVENANCE = "results/{study}/provenance.rst"
+RECORDS = "results/{study}/records"  # of jobs, beside their logs
+ACCEPTED = "results/{study}/accepted.jsonl"  # what was kept after an edit without running
 
 SHIPPED = "micro-world"  # in place of a path: the predictor that comes with the package
 
 
 def predictor_file(predictor: Path | str) -> Path:
     """Where a predictor lies that is named by its path, or `SHIPPED`."""
-    return Path(__file__).parents[1] / "forecast" / "predictor.json" if str(predictor) == SHIPPED else Path(predictor)
+    if str(predictor) != SHIPPED:
+        return Path(predictor)
+    # Relative, so that results that move with their clone are not made again.
+    return Path(os.path.relpath(Path(__file__).parents[1] / "forecast" / "predictor.json"))

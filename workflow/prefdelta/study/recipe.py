@@ -1,57 +1,58 @@
-"""Training recipes: the hyperparameters of a method, and when training must not start, as the configuration has them."""
+"""Section `methods`: training recipes; and `gates`: when a training must not start."""
 
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from prefdelta.study.run import TrainingRun
+from prefdelta.study.strict import Count, Share, Strict
 
 
-class Gates(BaseModel):
-    """Shares at which training does not start."""
+class Gates(Strict):
+    """Shares at which a training does not start, with a message that says where to look. They hold for every cell."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     # Traces without a rating are left out of pairs, and what a judge can't rate is no random part of them: 10 % can move a mean
     # delta by more than the differences between arms.
-    judge_coverage: float = Field(default=0.9, ge=0, le=1, description="fewer of a generator's ratings are readable")
+    judge_coverage: Share = Field(default=0.9, description="fewer of a generator's ratings are readable")
     # They have no gradient in DPO. Two good generators of the micro-world agree in 65 % of pairs, in 91 % where both are right;
     # above 80 %, fewer than 7 pairs of a step of 32 are left to learn from.
-    identical_pairs: float = Field(default=0.8, ge=0, le=1, description="more pairs have equal texts on both sides")
+    identical_pairs: Share = Field(default=0.8, description="more pairs have equal texts on both sides")
     # A trace that is cut has neither answer nor end, and the long ones are the hard ones or the loops: then length is the delta.
-    truncated: float = Field(default=0.2, ge=0, le=1, description="more of a side's traces are cut by a recipe's max_length")
+    truncated: Share = Field(default=0.2, description="more of a side's traces are cut by a recipe's max_length")
 
 
-class Lora(BaseModel):
-    """A LoRA adapter through peft."""
+class Lora(Strict):
+    """A LoRA adapter through peft, merged into the checkpoint."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    r: int = Field(gt=0)
-    alpha: int = Field(gt=0)
-    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+    r: Count = Field(description="rank")
+    alpha: Count = Field(description="scale, divided by the rank")
+    target_modules: list[str] | Literal["all-linear"] = Field(default="all-linear", description="the layers that it adapts")
 
 
-class Recipe(BaseModel):
+class Recipe(Strict):
     """How a method trains. ``batch_size`` counts the trainer's examples (pairs; for KTO single completions)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    trainer: Literal["dpo", "kto", "sft"]
-    beta: float | None = Field(default=None, gt=0, description="strength of the pull to the reference (dpo, kto)")
-    learning_rate: float = Field(gt=0)
-    batch_size: int = Field(gt=0, description="examples in an optimiser step")
-    steps: int | None = Field(default=None, gt=0, description="optimiser steps, the same for every selection")
-    epochs: float | None = Field(
-        default=None, gt=0, description="instead of steps: passes over the full pair set; smaller selections repeat"
+    trainer: Literal["dpo", "kto", "sft"] = Field(
+        description="`dpo`, `kto` (each pair as two labelled completions) or `sft` (the chosen side only)"
     )
-    schedule: Literal["constant", "linear", "cosine", "constant_with_warmup"] = "linear"
-    warmup_steps: int = Field(default=0, ge=0)
-    max_length: int = Field(default=1024, gt=0, description="tokens of prompt and completion together")
+    beta: float | None = Field(default=None, gt=0, description="strength of the pull to the reference (dpo, kto)")
+    learning_rate: float = Field(gt=0, description="the highest of the schedule")
+    batch_size: Count = Field(description="examples in an optimiser step: pairs, for kto completions (so twice the pairs)")
+    steps: Count | None = Field(default=None, description="optimiser steps, the same for every selection")
+    epochs: float | None = Field(
+        default=None, gt=0, description="instead of steps: passes over the *full* pair set; smaller selections repeat"
+    )
+    schedule: Literal["constant", "linear", "cosine", "constant_with_warmup"] = Field(
+        default="linear", description="of the learning rate"
+    )
+    warmup_steps: int = Field(default=0, ge=0, description="steps in which the learning rate rises from 0")
+    max_length: Count = Field(
+        default=1024, description="tokens of prompt and completion together; what is longer is cut, and counted for each side"
+    )
     length_normalised: bool = Field(default=False, description="DPO on log-probabilities per token (arXiv 2411.15124)")
-    gpus: int = Field(default=0, ge=0, description="GPUs; more than one: `accelerate launch`")
-    micro_batch: int | None = Field(default=None, gt=0, description="examples in a forward pass of one GPU; default: all")
     bf16: bool = Field(default=False, description="mixed precision: float32 weights, bfloat16 arithmetic")
-    gradient_checkpointing: bool = False
-    sharding: Literal["fsdp", "deepspeed"] | None = Field(default=None, description="weights, gradients and optimiser over GPUs")
-    checkpoint_steps: int = Field(gt=0, description="a killed run resumes from the last multiple of this")
-    lora: Lora | None = None
+    lora: Lora | None = Field(default=None, description="train an adapter instead of all weights")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -61,14 +62,6 @@ class Recipe(BaseModel):
             raise ValueError(f"`beta` belongs to dpo and kto and is required there; this recipe's trainer is {self.trainer}")
         if self.length_normalised and self.trainer != "dpo":
             raise ValueError(f"`length_normalised` belongs to dpo; this recipe's trainer is {self.trainer}")
-        if self.batch_size % (self.per_device * self.processes):
-            raise ValueError(
-                f"batch_size {self.batch_size} is not a multiple of micro_batch {self.per_device} x {self.processes} processes"
-            )
-        if self.trainer == "kto" and self.per_device < 2:
-            raise ValueError("kto needs a micro_batch of at least 2: its reference point comes from mismatched neighbours")
-        if self.sharding and self.gpus < 2:
-            raise ValueError("`sharding` needs at least 2 gpus")
         return self
 
     @property
@@ -77,24 +70,43 @@ class Recipe(BaseModel):
         return self.trainer != "sft"
 
     @property
+    def reads(self) -> list[Literal["chosen", "rejected"]]:
+        """The sides that training reads."""
+        return ["chosen", "rejected"] if self.has_reference else ["chosen"]
+
+    @property
+    def arithmetic(self) -> Literal["float32", "bf16", "auto", "auto-bf16"]:
+        """That of training: float32 weights, or the checkpoint's own where only an adapter is trained; and mixed precision."""
+        if self.lora:
+            return "auto-bf16" if self.bf16 else "auto"
+        return "bf16" if self.bf16 else "float32"
+
+    @property
     def n_examples(self) -> int:
         """Examples that a pair becomes."""
         return 2 if self.trainer == "kto" else 1
 
-    @property
-    def unit(self) -> int:
-        """A pass over the data has a multiple of this many examples: KTO leaves out what does not fill a forward pass."""
-        return self.per_device * self.processes if self.trainer == "kto" else 1
-
-    @property
-    def processes(self) -> int:
-        """Training processes, one for each GPU."""
-        return max(1, self.gpus)
-
-    @property
-    def per_device(self) -> int:
+    def per_device(self, run: TrainingRun) -> int:
         """Examples in a forward pass of one process."""
-        return self.micro_batch or max(1, self.batch_size // self.processes)
+        return run.micro_batch or max(1, self.batch_size // run.processes)
+
+    def unit(self, run: TrainingRun) -> int:
+        """A pass over the data has a multiple of this many examples: what does not fill a forward pass of all is left out.
+
+        So it is with KTO, and with several processes, where accelerate would fill the last one up with examples of the next pass.
+        """
+        return self.per_device(run) * run.processes if self.trainer == "kto" or run.processes > 1 else 1
+
+    def fault(self, run: TrainingRun) -> str | None:
+        """Why the recipe can't run so, if it can't."""
+        each = self.per_device(run)
+        if self.batch_size % (each * run.processes):
+            return f"batch_size {self.batch_size} is not a multiple of micro_batch {each} x {run.processes} processes"
+        if self.trainer == "kto" and each < 2:
+            return "kto needs a micro_batch of at least 2: its reference point comes from mismatched neighbours"
+        if run.sharding and run.gpus < 2:
+            return "`sharding` needs at least 2 gpus"
+        return None
 
     def n_steps(self, n_full_pairs: int) -> int:
         """Optimiser steps, the same for every selection from ``n_full_pairs`` pairs: arms stay comparable."""

@@ -1,16 +1,41 @@
 """How completions are drawn."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from prefdelta.study.strict import Count, Strict
 
 BACKENDS = ("transformers", "vllm", "openai", "dataset")
 
 
-class Sampling(BaseModel):
+class Sampling(Strict):
     """How completions of one prompt are drawn. Temperature 0 is greedy."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    samples: int = Field(gt=0, description="completions for each prompt")
-    temperature: float = Field(ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0, description="0: all tokens")
-    max_new_tokens: int = Field(gt=0)
+    samples: Count = Field(description="completions for each prompt")
+    temperature: float = Field(ge=0, description="of the softmax; 0: greedy")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="the smallest set of tokens with this share of probability")
+    top_k: int = Field(default=0, ge=0, description="the most likely tokens; 0: all")
+    max_new_tokens: Count = Field(description="tokens of a completion at most")
+
+    def changed(self, *overrides: "PartialSampling") -> "Sampling":
+        """Plain sampling with what ``overrides`` say, the last one first."""
+        content = {name: getattr(self, name) for name in Sampling.model_fields}
+        for override in overrides:
+            content |= override.model_dump(exclude_none=True)
+        return Sampling.model_validate(content)
+
+
+class PartialSampling(Strict):
+    """What a model or a generator samples differently."""
+
+    samples: Count | None = Field(default=None, description="completions for each prompt")
+    temperature: float | None = Field(default=None, ge=0, description="of the softmax; 0: greedy")
+    top_p: float | None = Field(default=None, gt=0, le=1, description="share of probability")
+    top_k: int | None = Field(default=None, ge=0, description="the most likely tokens; 0: all")
+    max_new_tokens: Count | None = Field(default=None, description="tokens of a completion at most")
+
+
+class Evaluation(Sampling):
+    """How every checkpoint is evaluated: ``samples`` at ``temperature`` (avg@k), and once greedily."""
+
+    greedy: bool = Field(default=True, description="also one greedy answer to each item")
+    seed: int = Field(default=0, description="of all sampled answers")

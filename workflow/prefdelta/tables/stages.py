@@ -6,7 +6,7 @@ import pandera.polars as pa
 import polars as pl
 
 from prefdelta.study.dimensions import DIMENSIONS, LEVELS
-from prefdelta.tables.io import Table
+from prefdelta.tables.check import Table
 
 
 class Prompts(Table):
@@ -70,23 +70,19 @@ class Ratings(Table):
         return data.lazyframe.select(pl.col("rating").is_null() == pl.col("reason").is_not_null())
 
     class Config:
-        unique = ["trace_id", "repeat", "dimension", "judge"]  # in the order in which they are sorted: see _Keys
+        unique = ["trace_id", "repeat", "dimension", "judge"]  # in the order in which they are sorted: see check.Keys
 
 
 class References(Table):
-    """Log-probability (nats, summed over completion tokens) under the untrained policy. Key: trace_id, max_length.
+    """Log-probability (nats, summed over completion tokens) under the untrained policy. Key: trace_id.
 
-    ``n_prompt_tokens`` and ``n_tokens`` are the lengths before prompt and completion together are cut to ``max_length`` tokens.
+    ``n_prompt_tokens`` and ``n_tokens`` are the lengths before prompt and completion together are cut to the length limit.
     """
 
-    trace_id: str
-    max_length: int = pa.Field(gt=0)
+    trace_id: str = pa.Field(unique=True)
     logp: float = pa.Field(le=0)
     n_prompt_tokens: int = pa.Field(gt=0)
     n_tokens: int = pa.Field(gt=0)
-
-    class Config:
-        unique = ["trace_id", "max_length"]
 
 
 class Predictions(Table):

@@ -4,29 +4,27 @@ The modules are imported by name and never by each other's users, so that an edi
 """
 
 import hashlib
-import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Protocol, cast
 
+from prefdelta.run.by_name import load
 from prefdelta.run.errors import PrefdeltaError
+from prefdelta.study.sources import DOMAINS, BenchmarkSource, CorpusSource
 
 log = logging.getLogger(__name__)
 
-MICROWORLD = ("arithmetic", "program", "story")
-
 
 class TaskError(PrefdeltaError):
-    """A task is unknown, or its data are not what it expects; the message names it."""
+    """A task or its data are not what is expected; the message names it."""
 
 
 class Task(Protocol):
     """What every module of this package calls ``Task`` and builds as ``Task(name)``."""
 
-    def load(self, source: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The rows of ``source`` (see `dataset.load_split`) that are items of this task."""
+    def load(self, source: BenchmarkSource) -> list[dict[str, Any]]:
+        """The rows of ``source`` that are items of this task."""
 
     def render(self, row: dict[str, Any]) -> tuple[str, str]:
         """The prompt (a user message) and the reference that `grade` needs: a string, JSON where it has parts."""
@@ -46,24 +44,13 @@ class Single(Protocol):
 
 
 def module_name(name: str) -> str:
-    """The module of the task ``name``; ``lm_eval:xyz`` is the task ``xyz`` of lm-eval."""
-    module = "lm_eval" if name.startswith("lm_eval:") else "microworld" if name in MICROWORLD else name
-    return f"{__name__}.{module}"
-
-
-def module_file(name: str) -> Path:
-    """The file of a task's module, for the digest of the code that a job runs. Raises TaskError for an unknown task."""
-    file = Path(__file__).parent / f"{module_name(name).rpartition('.')[2]}.py"
-    if not file.is_file() or file.stem in ("__init__", "common"):
-        known = sorted({path.stem for path in file.parent.glob("*.py")} - {"__init__", "common", "lm_eval", "microworld"})
-        raise TaskError(f"there is no task '{name}'; choose from {', '.join([*known, *MICROWORLD])}, lm_eval:<its task>")
-    return file
+    """The module of this package that has the task ``name``; ``lm_eval:xyz`` is the task ``xyz`` of lm-eval."""
+    return "lm_eval" if name.startswith("lm_eval:") else "microworld" if name in DOMAINS else name
 
 
 def find(name: str) -> Task:
-    """The task ``name``. Raises TaskError for an unknown one."""
-    module_file(name)
-    task: Task = importlib.import_module(module_name(name)).Task(name)
+    """The task ``name``, which a study's checks have found to be one."""
+    task: Task = load(__name__, module_name(name)).Task(name)
     return task
 
 
@@ -72,10 +59,10 @@ def prompt_id(name: str, prompt: str) -> str:
     return hashlib.blake2b(f"{name}\n{prompt}".encode(), digest_size=8).hexdigest()
 
 
-def items(name: str, source: Mapping[str, Any], split: str) -> list[dict[str, str]]:
+def items(name: str, source: BenchmarkSource, split: str) -> list[dict[str, str]]:
     """The items of the task ``name``: rows of the `Prompts` table of ``split``, sorted by prompt_id.
 
-    Rows with the same prompt are one item. With ``n`` in ``source``, at most that many, chosen by a hash of their texts: a larger
+    Rows with the same prompt are one item. With ``source.n``, at most that many, chosen by a hash of their texts: a larger
     ``n`` keeps those of a smaller one. Raises TaskError where there are none, DatasetError where the data can't be read.
     """
     task = find(name)
@@ -89,25 +76,26 @@ def items(name: str, source: Mapping[str, Any], split: str) -> list[dict[str, st
     if contradictions:
         log.warning("%s: %d rows repeat a prompt with another answer; the first one counts", name, contradictions)
     if not rows:
-        raise TaskError(f"{name}: no items are left of {source['repo']}")
+        raise TaskError(f"{name}: no items are left of {source.repo}")
     chosen = sorted(rows)
-    if source.get("n"):
+    if source.n:
         # Not by prompt_id itself, which is what a person may sort and cut by.
-        chosen = sorted(sorted(rows, key=lambda key: hashlib.blake2b(key.encode()).digest())[: source["n"]])
+        chosen = sorted(sorted(rows, key=lambda key: hashlib.blake2b(key.encode()).digest())[: source.n])
     log.info("%s: %d items", name, len(chosen))
     return [rows[key] for key in chosen]
 
 
-class Corpus(Task, Protocol):
+class Corpus(Protocol):
     """A task whose problems are trained on."""
 
-    def filtered(
-        self, rows: list[dict[str, Any]], source: Mapping[str, Any]
-    ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    def load(self, source: CorpusSource) -> list[dict[str, Any]]:
+        """The rows of ``source``."""
+
+    def filtered(self, rows: list[dict[str, Any]], source: CorpusSource) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
         """Problems that are kept (prompt_id, task, prompt, answer) and left out (prompt_id, task, prompt, reason, detail)."""
 
 
-def problems(name: str, source: Mapping[str, Any]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+def problems(name: str, source: CorpusSource) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """The training problems of the corpus ``name`` that are fit, and those that are not (see `Corpus.filtered`)."""
     corpus = cast(Corpus, find(name))
     return corpus.filtered(corpus.load(source), source)

@@ -3,17 +3,17 @@
 ``columns`` of the source names the columns where they are not ``problem`` and ``answer``: {problem: Problem, answer: Answer}.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from prefdelta.data.dataset import load_rows
+from prefdelta.study.sources import BenchmarkSource
 from prefdelta.tasks.common import MathTask, ask, integer
 
 
 class Task(MathTask):
-    def load(self, source: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def load(self, source: BenchmarkSource) -> list[dict[str, Any]]:
         """The rows of ``source``, with its columns renamed to ``problem`` and ``answer``. Raises DatasetError."""
-        names = {"problem": "problem", "answer": "answer"} | (source.get("columns") or {})
+        names = {"problem": "problem", "answer": "answer"} | (source.columns or {})
         rows = load_rows(source, names.values())
         return [{"problem": row[names["problem"]], "answer": row[names["answer"]]} for row in rows]
 

@@ -1,12 +1,13 @@
 """What benchmarks share: the instruction, the boxed answer, and scoring of mathematics by math-verify."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
 from prefdelta.data.dataset import load_rows
+from prefdelta.study.sources import BenchmarkSource
 from prefdelta.tasks import TaskError, grade_each
 
 # The wording is ours, after what the cards of DeepSeek-R1 and Qwen recommend for mathematics.
@@ -72,7 +73,7 @@ class MathTask:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def load(self, source: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def load(self, source: BenchmarkSource) -> list[dict[str, Any]]:
         """The rows of ``source``. Raises DatasetError."""
         return load_rows(source, ["problem", "answer"])
 

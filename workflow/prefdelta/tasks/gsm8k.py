@@ -1,15 +1,15 @@
 """GSM8K: openai/gsm8k, config main (columns question, answer). Cobbe et al., arXiv 2110.14168."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from prefdelta.data.dataset import load_rows
+from prefdelta.study.sources import BenchmarkSource
 from prefdelta.tasks import TaskError
 from prefdelta.tasks.common import MathTask, ask
 
 
 class Task(MathTask):
-    def load(self, source: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def load(self, source: BenchmarkSource) -> list[dict[str, Any]]:
         """The rows of ``source``. Raises DatasetError."""
         return load_rows(source, ["question", "answer"])
 

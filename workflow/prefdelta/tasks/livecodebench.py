@@ -18,6 +18,7 @@ from typing import Any
 
 from prefdelta.data import sandbox
 from prefdelta.data.dataset import DatasetError, load_rows
+from prefdelta.study.sources import BenchmarkSource
 from prefdelta.tasks import grade_each
 
 SECONDS = 6  # for each test, as in lcb_runner (there by the clock, here of CPU time)
@@ -93,11 +94,10 @@ class Task:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def load(self, source: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def load(self, source: BenchmarkSource) -> list[dict[str, Any]]:
         """The problems whose contest lies between ``since`` and ``until``. Raises DatasetError."""
-        since, until = source.get("since"), source.get("until")
-        first = date.fromisoformat(str(since)) if since else date.min
-        last = date.fromisoformat(str(until)) if until else date.max
+        first = date.fromisoformat(source.since) if source.since else date.min
+        last = date.fromisoformat(source.until) if source.until else date.max
         return [row for row in load_rows(source, COLUMNS) if first <= _day(row) <= last]
 
     def render(self, row: Mapping[str, Any]) -> tuple[str, str]:

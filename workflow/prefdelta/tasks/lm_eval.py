@@ -12,7 +12,7 @@ import json
 import logging
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from lm_eval.tasks._factory import TaskFactory  # what builds a task by YAML fil
 from lm_eval.tasks._index import Entry, Kind
 
 from prefdelta.data.dataset import DatasetError, load_split
+from prefdelta.study.sources import BenchmarkSource
 from prefdelta.tasks import TaskError
 
 OWN = Path(lm_eval.tasks.__file__).parent
@@ -38,7 +39,7 @@ logging.getLogger("lm_eval").setLevel(logging.ERROR)
 class _Splits(dict[str, datasets.Dataset]):
     """The splits of a source, each loaded when it is asked for: most tasks need one of several."""
 
-    def __init__(self, source: Mapping[str, Any]) -> None:
+    def __init__(self, source: BenchmarkSource) -> None:
         super().__init__()
         self.source = source
 
@@ -53,29 +54,27 @@ class Task:
         self.name = name
         self.task_name = name.removeprefix("lm_eval:")
 
-    def load(self, source: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def load(self, source: BenchmarkSource) -> list[dict[str, Any]]:
         """Rows with the prompt and the reference of each item. Raises DatasetError, and TaskError for an unfit task."""
-        folder = Path(source["include_path"]) if source.get("include_path") else OWN
+        folder = Path(source.include_path) if source.include_path else OWN
         entry = lm_eval.tasks.TaskManager(include_path=str(folder), include_defaults=False).task_index.get(self.task_name)
         if entry is None or entry.yaml_path is None or entry.kind is not Kind.TASK:
             what = "is unknown" if entry is None else f"is a {entry.kind.name.lower()}, not a single task in YAML"
             raise TaskError(f"{self.name} {what} (searched: {folder if folder != OWN else 'the tasks of lm-eval'})")
         self._check(entry.cfg)
-        splits = _Splits({**source, "config": source.get("config") or entry.cfg.get("dataset_name")})
+        splits = _Splits(source.model_copy(update={"config": source.config or entry.cfg.get("dataset_name")}))
         random.seed(SEEDS["random"])
         try:
             task = _build(entry.yaml_path, custom_dataset=lambda **_: splits)
         except (LookupError, TypeError, AssertionError, TemplateError) as error:
             # What a task's own functions and templates raise for no data, data of another schema, or a package that is missing.
-            raise DatasetError(
-                f"{self.name} can't be built on {source['repo']}: {error!r} (has it the task's columns?)"
-            ) from error
+            raise DatasetError(f"{self.name} can't be built on {source.repo}: {error!r} (has it the task's columns?)") from error
         choice = {
-            "filter": self._choose("filter", [ensemble.name for ensemble in task._filters], source),
-            "metric": self._choose("metric", list(task.aggregation()), source),
+            "filter": self._choose("filter", [ensemble.name for ensemble in task._filters], source.filter),
+            "metric": self._choose("metric", list(task.aggregation()), source.metric),
         }
         place = {
-            "include_path": source.get("include_path"),
+            "include_path": source.include_path,
             "yaml": str(entry.yaml_path.relative_to(folder)),
             "multiple_target": task.multiple_target,
         }
@@ -126,11 +125,11 @@ class Task:
             grades.append((None if answer.strip() in ("", NOT_FOUND) else answer, value == 1))
         return grades
 
-    def _choose(self, what: str, names: list[str], source: Mapping[str, Any]) -> str:
-        name = source.get(what) or (names[0] if len(names) == 1 else None)
+    def _choose(self, what: str, names: list[str], given: str | None) -> str:
+        name = given or (names[0] if len(names) == 1 else None)
         if name not in names:
-            given = f"it has no {what} '{name}'" if name else f"it has {len(names)} {what}s"
-            raise TaskError(f"{self.name}: {given}; set `{what}` in its source to one of {', '.join(names)}")
+            fault = f"it has no {what} '{name}'" if name else f"it has {len(names)} {what}s"
+            raise TaskError(f"{self.name}: {fault}; set `{what}` in its source to one of {', '.join(names)}")
         return name
 
     def _check(self, config: dict[str, Any]) -> None:

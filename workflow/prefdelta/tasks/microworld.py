@@ -1,9 +1,10 @@
 """The micro-world's three domains. Their problems are drawn by `prompts`, not loaded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from prefdelta.microworld.problems import final_answer
+from prefdelta.study.sources import BenchmarkSource
 from prefdelta.tasks import TaskError, grade_each
 
 
@@ -11,7 +12,7 @@ class Task:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def load(self, source: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def load(self, source: BenchmarkSource) -> list[dict[str, Any]]:
         """Raises TaskError: there is nothing to load."""
         raise TaskError(f"{self.name} is a domain of the micro-world, whose problems are drawn: it needs no source ({source})")
 

@@ -4,10 +4,11 @@ Zero-shot with our wording, where the authors' own harness shows five worked exa
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from prefdelta.data.dataset import load_rows
+from prefdelta.study.sources import BenchmarkSource
 from prefdelta.tasks import TaskError, grade_each
 from prefdelta.tasks.common import ask, last_boxed
 
@@ -23,7 +24,7 @@ class Task:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def load(self, source: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def load(self, source: BenchmarkSource) -> list[dict[str, Any]]:
         """The rows of ``source``. Raises DatasetError."""
         return load_rows(source, ["question", "options", "answer"])
 

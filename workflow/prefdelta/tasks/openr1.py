@@ -14,13 +14,13 @@ The paper does not say how it filtered them; every filter and default here is ou
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 from math_verify import verify
 
 from prefdelta.data.contamination import normalised
 from prefdelta.data.dataset import load_rows
+from prefdelta.study.sources import CorpusSource, Source
 from prefdelta.tasks import prompt_id
 from prefdelta.tasks.common import MathTask, parsed
 
@@ -36,13 +36,11 @@ _INTEGER = re.compile(r"-?\d{1,30}")
 class Task(MathTask):
     """Problems for training; extracted and scored as all mathematics."""
 
-    def load(self, source: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def load(self, source: Source) -> list[dict[str, Any]]:
         """The rows of ``source`` without their generations. Raises DatasetError."""
         return load_rows(source, ["problem", "answer", "question_type"])
 
-    def filtered(
-        self, rows: list[dict[str, Any]], source: Mapping[str, Any]
-    ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    def filtered(self, rows: list[dict[str, Any]], source: CorpusSource) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
         """The problems that are kept and those that are left out, in order.
 
         Of the kept: prompt_id, task, prompt, answer, as of `tasks.items`. Of the others: prompt_id, task, prompt, reason, detail.
@@ -56,7 +54,7 @@ class Task(MathTask):
             prompt, reference = self.render({"problem": problem, "answer": answer})
             key = prompt_id(self.name, prompt)
             found = {"prompt_id": key, "task": self.name, "prompt": prompt}
-            fault = _fault(problem, answer, row["question_type"], source["min_characters"], source["max_characters"])
+            fault = _fault(problem, answer, row["question_type"], source.min_characters, source.max_characters)
             text = normalised(problem)
             if fault is None and text in known:
                 fault = "duplicate", f"of {known[text]}"

@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import sympy
@@ -17,6 +16,7 @@ from math_verify.errors import TimeoutException
 from math_verify.utils import timeout
 
 from prefdelta.data.dataset import load_rows
+from prefdelta.study.sources import BenchmarkSource
 from prefdelta.tasks.common import MathTask, ask, parsed
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ _BRACKETS = re.compile(r"(?:\\left\s*)?\\?[\[({](.*?)(?:\\right\s*)?\\?[\])}]", 
 
 
 class Task(MathTask):
-    def load(self, source: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def load(self, source: BenchmarkSource) -> list[dict[str, Any]]:
         """The rows of ``source`` without a picture whose answer is of its type; others are logged. Raises DatasetError."""
         kept = []
         for row in load_rows(source, ["Question", "Answer", "Answer_type", "Picture"]):

@@ -1,16 +1,17 @@
 """Gates: training does not start on pairs that can't answer a question."""
 
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 from transformers import AutoTokenizer
 
 from prefdelta.generate.chat import tokenised
 from prefdelta.run.errors import PrefdeltaError
-from prefdelta.study.recipe import Gates, Recipe
+from prefdelta.study.lattice import SIDES, Side
+from prefdelta.study.recipe import Gates
 from prefdelta.tables.io import read_batches, read_table
 from prefdelta.tables.stages import Pairs, Ratings, References
+from prefdelta.train.settings import PolicySettings
 
 
 class GateError(PrefdeltaError):
@@ -18,50 +19,49 @@ class GateError(PrefdeltaError):
 
 
 def check_gates(
-    pairs: Path | str,
-    ratings: dict[str, Path | str],
-    references: dict[str, Path | str],
-    checkpoint: Path | str,
-    *,
-    recipe: Recipe,
-    cell: dict[str, str],
-    chat: dict[str, Any],
+    pairs: Path,
+    ratings: dict[Side, Path],
+    references: dict[Side, Path],
+    checkpoint: Path,
+    settings: PolicySettings,
     gates: Gates,
 ) -> None:
     """Checks a cell's inputs before any model is loaded.
 
-    ``ratings`` and ``references`` are by side; the latter have the lengths, and without them the tokenizer of ``checkpoint`` (a
-    folder) counts. Raises GateError where, by the thresholds ``gates``, the judge gave too few readable ratings of a generator
-    (``judge_coverage``), too many pairs have two equal texts (``identical_pairs``), or ``max_length`` cuts too many traces of a
-    side that the recipe trains on (``truncated``).
+    ``references`` have the lengths of traces; without them the tokenizer of ``checkpoint`` (a folder) counts. Raises GateError
+    where, by the thresholds ``gates``, the judge gave too few readable ratings of a generator (``judge_coverage``), too many
+    pairs have two equal texts (``identical_pairs``), or ``max_length`` cuts too many traces of a side that the recipe trains on
+    (``truncated``).
     """
+    cell, recipe = settings.cell, settings.recipe
+    generators = {"chosen": cell.chosen, "rejected": cell.rejected}
     for side, path in ratings.items():
         coverage = _coverage(path)
         if coverage < gates.judge_coverage:
             raise GateError(
-                f"only {coverage:.1%} of judge {cell['judge']}'s ratings of generator {cell[side]} are readable, below "
+                f"only {coverage:.1%} of judge {cell.judge}'s ratings of generator {generators[side]} are readable, below "
                 f"gates.judge_coverage {gates.judge_coverage}: see the column `reason` of {path}"
             )
-    by_side = [f"{side}{column}" for side in ("chosen", "rejected") for column in ("", "_trace_id", "_generator")]
+    by_side = [f"{side}{column}" for side in SIDES for column in ("", "_trace_id", "_generator")]
     frame = pl.concat(list(read_batches(pairs, Pairs, ["pair_id", "prompt", *by_side])))
     identical = (frame["chosen"] == frame["rejected"]).mean()
     assert isinstance(identical, float)
     if identical > gates.identical_pairs:
         raise GateError(
-            f"in {identical:.1%} of the pairs, generators {cell['chosen']} and {cell['rejected']} wrote the same text, above "
+            f"in {identical:.1%} of the pairs, generators {cell.chosen} and {cell.rejected} wrote the same text, above "
             f"gates.identical_pairs {gates.identical_pairs}: see the columns `chosen` and `rejected` of {pairs}"
         )
-    for side in ("chosen", "rejected") if recipe.has_reference else ("chosen",):
-        cut = _truncated(frame, side, references, checkpoint, recipe.max_length, chat)
+    for side in recipe.reads:
+        cut = _truncated(frame, side, references, checkpoint, settings)
         if cut > gates.truncated:
             raise GateError(
                 f"{cut:.1%} of the {side} traces, by generator {frame[f'{side}_generator'][0]}, are longer than "
-                f"methods.{cell['method']}.max_length {recipe.max_length}, above gates.truncated {gates.truncated}: see the "
+                f"methods.{cell.method}.max_length {recipe.max_length}, above gates.truncated {gates.truncated}: see the "
                 f"column `{side}_tokens` of {pairs}"
             )
 
 
-def _coverage(ratings: Path | str) -> float:
+def _coverage(ratings: Path) -> float:
     """The share of readable ratings."""
     counts = [(batch["rating"].count(), len(batch)) for batch in read_batches(ratings, Ratings)]
     readable, asked = map(sum, zip(*counts, strict=True))
@@ -69,16 +69,13 @@ def _coverage(ratings: Path | str) -> float:
 
 
 def _truncated(
-    frame: pl.DataFrame,
-    side: str,
-    references: dict[str, Path | str],
-    checkpoint: Path | str,
-    max_length: int,
-    chat: dict[str, Any],
+    frame: pl.DataFrame, side: Side, references: dict[Side, Path], checkpoint: Path, settings: PolicySettings
 ) -> float:
-    """The share of a side's traces that are longer, prompt included, than ``max_length`` tokens."""
+    """The share of a side's traces that are longer, prompt included, than the recipe's ``max_length`` tokens."""
+    max_length = settings.recipe.max_length
     if not references:
-        sequences = tokenised(AutoTokenizer.from_pretrained(checkpoint), frame["prompt"].to_list(), frame[side].to_list(), chat)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        sequences = tokenised(tokenizer, frame["prompt"].to_list(), frame[side].to_list(), settings.chat)
         return sum(len(ids) > max_length for ids, _ in sequences) / len(frame)
     # Of a flipped pair, the chosen trace is in the other generator's table.
     tables = pl.concat([read_table(path, References) for path in dict.fromkeys(references.values())])

@@ -15,12 +15,17 @@ from trl.trainer.utils import use_adapter
 
 from prefdelta.generate.chat import tokenised
 from prefdelta.run.errors import PrefdeltaError
+from prefdelta.study.lattice import SIDES, Side
+from prefdelta.study.models import Chat
 from prefdelta.study.recipe import Recipe, examples_read
 from prefdelta.tables.io import read_table
 from prefdelta.tables.stages import References
 from prefdelta.train.packed import use_packed_forward
+from prefdelta.train.settings import Training
 
 log = logging.getLogger(__name__)
+
+Tokens = list[tuple[list[int], int]]  # as `tokenised` gives them
 
 FSDP = {
     "version": 2,
@@ -44,7 +49,24 @@ class TrainingError(PrefdeltaError):
 
 
 class StoredReferenceDPOTrainer(DPOTrainer):  # type: ignore[misc]
-    """DPO on token ids, with ``ref_chosen_logps`` and ``ref_rejected_logps`` in the data set: no reference model runs."""
+    """DPO on token ids, with ``ref_chosen_logps`` and ``ref_rejected_logps`` in the data set: no reference model runs.
+
+    A step's loss is the mean over its pairs, however they are divided into micro-batches. TRL's is the mean of the micro-batches'
+    means, in which the pairs of a smaller last one weigh more.
+    """
+
+    _rows_each = 1.0  # of the micro-batches of a step, their mean
+
+    def get_batch_samples(self, *arguments: Any) -> Any:
+        batches, n_items = super().get_batch_samples(*arguments)
+        if batches:
+            self._rows_each = sum(len(batch["input_ids"]) for batch in batches) / len(batches)
+        return batches, n_items
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
+        loss = super().compute_loss(model, inputs, *arguments, **options)
+        assert isinstance(loss, torch.Tensor)
+        return loss * (len(inputs["input_ids"]) / self._rows_each)
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
@@ -76,63 +98,51 @@ def make_trainer(
     model: Any,
     tokenizer: Any,
     frame: pl.DataFrame,
-    references: dict[str, Path | str],
-    recipe: Recipe,
-    *,
-    base: Path | str,
-    chat: dict[str, Any],
-    n_steps: int,
-    seed: int,
+    training: Training,
     work: Path,
-) -> tuple[Any, dict[str, Any]]:
-    """The trainer of ``model`` on ``frame`` (`Pairs`), and what a manifest says of its data.
+) -> tuple[Any, dict[Side, int], int]:
+    """The trainer of ``model`` on ``frame`` (`Pairs`), which leaves its checkpoints in the folder ``work``.
 
-    That is ``n_truncated`` (traces that the length limit cuts, by side) and ``n_completion_tokens`` (`_completion_tokens`).
-    ``base``: the folder of the untrained checkpoint, for methods that run a reference model. Raises TrainingError.
+    With it come the number of traces of each side that the length limit cuts, and `_completion_tokens`. Raises TrainingError.
     """
-    sides, n_truncated = _sides(tokenizer, frame, chat, recipe.max_length)
-    counts = {"n_truncated": n_truncated, "n_completion_tokens": _completion_tokens(sides, recipe, n_steps)}
-    arguments = _arguments(recipe, n_steps, seed, work)
+    recipe = training.settings.recipe
+    sides, n_truncated = _sides(tokenizer, frame, training.settings.chat, recipe.max_length)
+    counts = n_truncated, _completion_tokens(sides, training)
+    arguments = _arguments(training, work)
     common = {"model": model, "processing_class": tokenizer, "peft_config": _adapter(recipe)}
     if recipe.trainer == "sft":
         rows = [{"input_ids": ids, "labels": [-100] * start + ids[start:]} for ids, start in sides["chosen"]]
-        return SFTTrainer(**common, args=SFTConfig(**arguments), train_dataset=Dataset.from_list(rows)), counts
+        return SFTTrainer(**common, args=SFTConfig(**arguments), train_dataset=Dataset.from_list(rows)), *counts
 
-    stored = _stored(frame, references, recipe.max_length)
+    stored = _stored(frame, training.references)
     arguments |= {"beta": recipe.beta, "precompute_ref_log_probs": True}
     if recipe.trainer == "kto":
-        trainer = _kto_trainer(common, arguments, sides, stored, recipe, base=base, seed=seed)
+        trainer = _kto_trainer(common, arguments, sides, stored, training)
     else:
         # A prompt ends where either side parts from it, as in TRL.
         starts = [min(one, other) for (_, one), (_, other) in zip(sides["chosen"], sides["rejected"], strict=True)]
         columns = {
             "prompt_ids": [ids[:start] for (ids, _), start in zip(sides["chosen"], starts, strict=True)],
-            **{
-                f"{side}_ids": [ids[start:] for (ids, _), start in zip(sides[side], starts, strict=True)]
-                for side in ("chosen", "rejected")
-            },
+            **{f"{side}_ids": [ids[start:] for (ids, _), start in zip(sides[side], starts, strict=True)] for side in SIDES},
             **{f"ref_{side}_logps": logps for side, logps in stored.items()},
         }
         loss = ["sigmoid_norm"] if recipe.length_normalised else ["sigmoid"]
         settings = DPOConfig(**arguments, loss_type=loss)
         trainer = StoredReferenceDPOTrainer(**common, args=settings, train_dataset=Dataset.from_dict(columns))
     _pack(trainer)
-    return trainer, counts
+    return trainer, *counts
 
 
 def _kto_trainer(
     common: dict[str, Any],
     arguments: dict[str, Any],
-    sides: dict[str, list[tuple[list[int], int]]],
-    stored: dict[str, list[float]],
-    recipe: Recipe,
-    *,
-    base: Path | str,
-    seed: int,
+    sides: dict[Side, Tokens],
+    stored: dict[Side, list[float]],
+    training: Training,
 ) -> Any:
     rows = [
         {"prompt_ids": ids[:start], "completion_ids": ids[start:], "label": side == "chosen", "ref_logps": logp}
-        for side in ("chosen", "rejected")
+        for side in SIDES
         for (ids, start), logp in zip(sides[side], stored[side], strict=True)
     ]
 
@@ -140,11 +150,12 @@ def _kto_trainer(
         return {"KL_completion_ids": batch["completion_ids"][-1:] + batch["completion_ids"][:-1]}
 
     # KTO reads its data in order, since its KL term pairs neighbours (as TRL does): so the order is shuffled here.
-    data = Dataset.from_list(rows).shuffle(seed=seed).map(mismatch, batched=True, batch_size=recipe.per_device)
-    options = {"train_sampling_strategy": "sequential", "dataloader_drop_last": True}
+    data = Dataset.from_list(rows).shuffle(seed=training.settings.seed)
+    data = data.map(mismatch, batched=True, batch_size=training.per_device)
     # An adapter is switched off instead.
-    untrained = None if recipe.lora else AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    settings = KTOConfig(**arguments, **options)
+    adapted = training.settings.recipe.lora is not None
+    untrained = None if adapted else AutoModelForCausalLM.from_pretrained(training.base, dtype=torch.float32)
+    settings = KTOConfig(**arguments, train_sampling_strategy="sequential")
     return StoredReferenceKTOTrainer(**common, ref_model=untrained, args=settings, train_dataset=data)
 
 
@@ -156,15 +167,14 @@ def _pack(trainer: Any) -> None:
         log.warning("the forward without padding does not fit %s: training pads", type(model).__name__)
 
 
-def _sides(
-    tokenizer: Any, frame: pl.DataFrame, chat: dict[str, Any], max_length: int
-) -> tuple[dict[str, list[tuple[list[int], int]]], dict[str, int]]:
+def _sides(tokenizer: Any, frame: pl.DataFrame, chat: Chat, max_length: int) -> tuple[dict[Side, Tokens], dict[Side, int]]:
     """`tokenised` traces of each side, cut to ``max_length``, and how many of them were cut.
 
     Raises TrainingError where a prompt alone fills the limit: TRL would leave its pair out, and arms would differ in pairs.
     """
-    sides, n_truncated = {}, {}
-    for side in ("chosen", "rejected"):
+    sides: dict[Side, Tokens] = {}
+    n_truncated: dict[Side, int] = {}
+    for side in SIDES:
         whole = tokenised(tokenizer, frame["prompt"].to_list(), frame[side].to_list(), chat)
         too_long = [name for name, (_, start) in zip(frame["prompt_id"], whole, strict=True) if start >= max_length]
         if too_long:
@@ -175,26 +185,25 @@ def _sides(
     return sides, n_truncated
 
 
-def _completion_tokens(sides: dict[str, list[tuple[list[int], int]]], recipe: Recipe, n_steps: int) -> int:
-    """Completion tokens, cut to the length limit, that ``n_steps`` read: of both sides, of SFT the chosen only.
+def _completion_tokens(sides: dict[Side, Tokens], training: Training) -> int:
+    """Completion tokens, cut to the length limit, that all steps read: of both sides, of SFT the chosen only.
 
     Of a pass that is not finished, and of what is left out, the mean length counts.
     """
-    examples = [sides["chosen"]] if recipe.trainer == "sft" else list(sides.values())
-    n_tokens = sum(len(ids) - start for side in examples for ids, start in side)
+    settings, recipe = training.settings, training.settings.recipe
+    n_tokens = sum(len(ids) - start for side in recipe.reads for ids, start in sides[side])
     n = len(sides["chosen"]) * recipe.n_examples
-    return round(n_tokens / n * examples_read(n, n_steps, recipe.batch_size, recipe.unit))
+    return round(n_tokens / n * examples_read(n, settings.n_steps, recipe.batch_size, settings.unit))
 
 
-def _stored(frame: pl.DataFrame, references: dict[str, Path | str], max_length: int) -> dict[str, list[float]]:
-    """Reference log-probabilities of both sides' traces, cut to ``max_length`` tokens."""
-    tables = pl.concat([read_table(path, References) for path in dict.fromkeys(references.values())])
-    stored = tables.filter(max_length=max_length)
-    columns = {}
-    for side in ("chosen", "rejected"):  # of a flipped pair, the chosen trace is in the other generator's table
+def _stored(frame: pl.DataFrame, references: dict[Side, Path]) -> dict[Side, list[float]]:
+    """Reference log-probabilities of both sides' traces."""
+    stored = pl.concat([read_table(path, References) for path in dict.fromkeys(references.values())])
+    columns: dict[Side, list[float]] = {}
+    for side in SIDES:  # of a flipped pair, the chosen trace is in the other generator's table
         joined = frame.select(trace_id=f"{side}_trace_id").join(stored, on="trace_id", how="left", maintain_order="left")
         if missing := joined["logp"].null_count():
-            raise TrainingError(f"{missing} {side} traces have no reference at max_length {max_length} in {references[side]}")
+            raise TrainingError(f"{missing} {side} traces have no reference in {references[side]}")
         columns[side] = joined["logp"].to_list()
     return columns
 
@@ -208,28 +217,30 @@ def _adapter(recipe: Recipe) -> Any:
     return LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules, task_type="CAUSAL_LM")
 
 
-def _arguments(recipe: Recipe, n_steps: int, seed: int, work: Path) -> dict[str, Any]:
+def _arguments(training: Training, work: Path) -> dict[str, Any]:
+    settings, recipe, run = training.settings, training.settings.recipe, training.run
     arguments: dict[str, Any] = {
         "output_dir": str(work),
         "learning_rate": recipe.learning_rate,
-        "per_device_train_batch_size": recipe.per_device,
-        "gradient_accumulation_steps": recipe.batch_size // (recipe.per_device * recipe.processes),
-        "max_steps": n_steps,
+        "per_device_train_batch_size": training.per_device,
+        "gradient_accumulation_steps": recipe.batch_size // (training.per_device * run.processes),
+        "max_steps": settings.n_steps,
         "lr_scheduler_type": recipe.schedule,
         "warmup_steps": recipe.warmup_steps,
         "max_length": recipe.max_length,
-        "seed": seed,
-        "save_steps": recipe.checkpoint_steps,
+        "seed": settings.seed,
+        "save_steps": run.checkpoint_steps,
         "save_total_limit": 1,
         "logging_steps": 1,
         "report_to": "none",
         "disable_tqdm": True,
-        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "gradient_checkpointing": run.gradient_checkpointing,
         "bf16": recipe.bf16,
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
+        "dataloader_drop_last": settings.unit > 1,
     }
-    match recipe.sharding:
+    match run.sharding:
         case "fsdp":
             arguments |= {"fsdp": True, "fsdp_config": FSDP}
         case "deepspeed":

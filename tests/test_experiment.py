@@ -1,0 +1,144 @@
+"""Tables and figures of experiments: are differences those of the evaluations, and does the caption say them?"""
+
+import subprocess
+import sys
+
+import build
+import numpy as np
+import pytest
+from build import result
+
+from prefdelta.checkpoints.manifest import write_manifest
+from prefdelta.findings.experiment import BASE, Results, tabulate_experiment
+from prefdelta.findings.experiment_figures import plot_experiment
+from prefdelta.findings.profile import plot_profile, tabulate_profile
+from prefdelta.findings.settings import ExperimentSettings, FigureSettings
+from prefdelta.measure.settings import Bootstrap, ComparedArm
+from prefdelta.study.lattice import Cell
+from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table, write_table
+from prefdelta.tables.stages import Pairs, Predictions, Traces
+
+WORDS = {"policy": "p", "method": "dpo", "judge": "j", "chosen": "c", "rejected": "r"}
+RIGHT = {"c": [True, True, True, False], "r": [True, False, False, False]}  # 75 and 25 points on either prompt
+
+
+def arm(selection, versus=(), seeds=2):
+    cells = [Cell(**WORDS, selection=selection, seed=seed) for seed in range(seeds)]
+    return ComparedArm(**WORDS, selection=selection, arm=selection, versus=list(versus), cells=cells)
+
+
+def predictions(path, correct):
+    rows = [
+        {
+            "item_id": f"i{item}",
+            "suite": "ood",
+            "task": "t",
+            "decoding": decoding,
+            "sample": 0,
+            "text": "",
+            "correct": is_right,
+            "n_tokens": 1,
+            "finish_reason": "stop",
+        }
+        for decoding in ("sampled", "greedy")
+        for item, is_right in enumerate(correct)
+    ]
+    write_table(rows_to_table(rows, Predictions), Predictions, path)
+    return path
+
+
+def write_traces(folder):
+    files = {}
+    for name, right in RIGHT.items():
+        files[name] = folder / f"{name}.parquet"
+        write_table(build.traces(name, n_prompts=2, samples=4, correct=right * 2), Traces, files[name])
+    return files
+
+
+def settings_of(*arms):
+    draws = {"c": ["c"], "r": ["r"]}
+    return ExperimentSettings(experiment="e", arms=list(arms), draws=draws, bootstrap=Bootstrap(n_resamples=50, seed=0))
+
+
+def test_an_experiments_table_compares_each_arm_with_the_base_policy_and_its_controls(tmp_path):
+    arms, shares = [arm("top5-overall", ["full"]), arm("full")], {"top5-overall": (0.8, 0.6), "full": (0.5, 0.4)}
+    evals, manifests = {}, {}
+    for made in arms:
+        for cell in made.cells:
+            folder = tmp_path / f"{cell.selection}{cell.seed}"
+            folder.mkdir()
+            evals[cell] = predictions(folder / "e.parquet", np.arange(20) < 20 * shares[cell.selection][cell.seed])
+            manifests[cell] = folder / "manifest.json"
+            n_pairs = 5 if made.arm == "top5-overall" else 10
+            budget = {"n_pairs": n_pairs, "n_completion_tokens": 1000, "n_steps": 7, "mean_delta": 1.0 + cell.seed}
+            write_manifest(manifests[cell], budget | {"n_truncated": {"chosen": 1, "rejected": 2}})
+    bases = {"p": predictions(tmp_path / "base.parquet", np.arange(20) < 6)}
+    table = tmp_path / "table.csv"
+    tabulate_experiment(write_traces(tmp_path), evals, manifests, bases, table, settings=settings_of(*arms))
+    results = read_result_csv(table, Results)
+    found = results.filter(decoding="sampled").select("arm", "versus", "estimate", "budget")
+    expected = [
+        ("top5-overall", None, 70, None),
+        ("top5-overall", BASE, 40, None),
+        ("top5-overall", "full", 25, "pairs -50 %"),
+        ("full", None, 45, None),
+        ("full", BASE, 15, None),
+    ]
+    assert [row[:2] + row[3:] for row in found.rows()] == [row[:2] + row[3:] for row in expected]
+    assert found["estimate"].to_list() == pytest.approx([estimate for _, _, estimate, _ in expected])
+    assert results["generator_delta"].unique().to_list() == pytest.approx([50])
+    assert results["mean_delta"].unique().to_list() == [1.5]
+    sampled, greedy = (results.filter(decoding=decoding) for decoding in ("sampled", "greedy"))
+    assert sampled["p_mcnemar"].null_count() == len(sampled) and greedy["p_mcnemar"].null_count() == 2
+    assert all(row["p_holm"] >= row["p_value"] for row in results.iter_rows(named=True) if row["versus"])
+
+
+@pytest.mark.parametrize("kind", ["ladder", "bars", "sweep", "grid"])
+def test_a_figure_of_every_kind_says_what_was_found(kind, tmp_path):
+    chosen = ["weak", "strong"]
+    rows = [
+        result(name, versus, estimate, suite=suite, decoding=decoding, generator_delta=10.0 * (1 + place), n_pairs=10 + place)
+        for place, name in enumerate(chosen)
+        for suite in ("id", "ood")
+        for decoding in ("sampled", "greedy")
+        for versus, estimate in ((None, 60.0), (BASE, 11.0 * place - 3))
+    ]
+    write_result_table(rows_to_table(rows, Results), Results, tmp_path / "table.csv")
+    content = {"title": "A ladder", "question": "Does it help?", "caveat": "All small."}
+    settings = FigureSettings(**content, figure=kind, arms=chosen, suites=["id", "ood"])
+    figure = tmp_path / "figure.png"
+    plot_experiment(tmp_path / "table.csv", figure, settings=settings)
+    assert all(figure.with_suffix(suffix).stat().st_size for suffix in (".png", ".svg", ".pdf"))
+    assert figure.with_suffix(".rst").read_text(encoding="utf-8") == (
+        "**Does it help?**\n\n"
+        "Sampled accuracy on ood and paired differences (points), 95 % intervals:\n\n"
+        "- **weak** 60.0 (3 seeds). Against base policy: falls by -3.0 [-5.0, -1.0].\n"
+        "- **strong** 60.0 (3 seeds). Against base policy: rises by +8.0 [+6.0, +10.0].\n\n"
+        "*Caveat.* All small.\n"
+    )
+
+
+def test_a_profile_has_the_mean_delta_of_every_criterion(tmp_path):
+    pairs = build.pairs(40)
+    write_table(pairs, Pairs, tmp_path / "pairs.parquet")
+    files, table = {"c over r": tmp_path / "pairs.parquet"}, tmp_path / "table.csv"
+    words = {**WORDS, "selection": "full", "arm": "c over r", "versus": []}
+    tabulate_profile(write_traces(tmp_path), files, table, settings=settings_of(ComparedArm(**words)))
+    results = read_result_csv(table, Results)
+    for row in results.iter_rows(named=True):
+        assert row["estimate"] == pytest.approx(pairs[f"delta_{row['dimension']}"].mean())
+        assert (row["n_items"], row["n_pairs"], row["generator_delta"]) == (20, 40, pytest.approx(50))
+    content = {"title": "Profiles", "question": "How do they differ?", "caveat": "Few."}
+    figure = tmp_path / "figure.png"
+    settings = FigureSettings(**content, figure="profile", arms=["c over r"], suites=["ood"])
+    plot_profile(table, files, figure, settings=settings)
+    caption = figure.with_suffix(".rst").read_text(encoding="utf-8")
+    first = results.row(0, named=True)
+    assert f"- **c over r**: factuality {first['estimate']:+.2f} [{first['ci_low']:+.2f}, {first['ci_high']:+.2f}]" in caption
+
+
+def test_what_tabulates_does_not_load_matplotlib():
+    modules = [f"prefdelta.findings.{name}" for name in ("experiment", "profile", "capability", "generator_deltas")]
+    modules.append("prefdelta.answers.regressions")
+    code = f"import sys, {', '.join(modules)}; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,70 @@
+"""The answers: one page with every question of a study, its claims, its figure and its caveats."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+
+from prefdelta.answers.claims import DIMENSIONS, JUDGE, PREDICTION, Claims
+from prefdelta.answers.settings import AnswersSettings
+from prefdelta.run.atomic import write_text
+from prefdelta.tables.io import read_result_csv
+
+SHOWN_BY = {DIMENSIONS: ["regressions"], JUDGE: ["judge_audit"], PREDICTION: ["prediction"]}
+PAGE = """\
+<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ study }}: answers</title>
+<style>
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 62em; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; width: 100%; font-size: 13px }
+th, td { border-bottom: 1px solid #ddd; padding: 4px 8px; text-align: left }
+td.number { text-align: right; white-space: nowrap } img { max-width: 100% } .found { font-weight: 600 } small { color: #555 }
+</style></head><body>
+<h1>{{ study }}: answers</h1>
+<p>Differences are points of sampled accuracy on {{ suite }}, with 95 % intervals over evaluation items and seeds (of training,
+and of whatever else a seed draws). A claim says <i>rises</i> or <i>falls</i> only where the test, corrected for the other
+comparisons of its experiment (Holm), stays below 0.05. <i>Detectable</i>: the smallest true difference that such a comparison
+finds in 80 % of cases.</p>
+<ol>{% for s in sections %}<li><a href="#q{{ loop.index }}">{{ s.question }}</a></li>{% endfor %}</ol>
+{% for s in sections %}
+<h2 id="q{{ loop.index }}">{{ s.question }}</h2>
+{% for image in s.images %}<img alt="{{ s.question }}" src="data:image/png;base64,{{ image }}">{% endfor %}
+<table><thead><tr><th>claim</th><th>p</th><th>p (Holm)</th><th>detectable</th><th>but</th></tr></thead><tbody>
+{% for c in s.claims %}<tr><td{% if c.p_holm is not none and c.p_holm < 0.05 %} class="found"{% endif %}>{{ c.claim }}</td>
+<td class="number">{{ p(c.p_value) }}</td><td class="number">{{ p(c.p_holm) }}</td>
+<td class="number">{% if c.minimum_detectable is not none %}{{ '%.1f' % c.minimum_detectable }}{% endif %}</td>
+<td><small>{{ c.caveat.removeprefix(s.caveat) }}</small></td></tr>
+{% endfor %}</tbody></table>
+<p><small><b>Caveat.</b> {{ s.caveat }}</small></p>
+{% endfor %}</body></html>
+"""
+
+
+def render_answers(claims: Path, figures: dict[str, Path], page: Path, *, settings: AnswersSettings) -> None:
+    """Writes the self-contained page of all `Claims`, by question, with the images of ``figures``, which are by name."""
+
+    def p(value: float | None) -> str:
+        return "" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+    sections: list[dict[str, Any]] = []
+    for (question,), rows in read_result_csv(claims, Claims).partition_by("question", as_dict=True, maintain_order=True).items():
+        images = [figures[name].read_bytes() for name in (settings.figures | SHOWN_BY).get(str(question), [])]
+        sections.append(
+            {
+                "question": question,
+                "images": [base64.b64encode(image).decode() for image in images],
+                "claims": rows.rows(named=True),
+                "caveat": shared_sentences(rows["caveat"].to_list()),
+            }
+        )
+    template = Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
+    write_text(template.render(study=settings.study, suite=settings.suite, sections=sections, p=p), page)
+
+
+def shared_sentences(texts: list[str]) -> str:
+    """The sentences that all ``texts`` begin with."""
+    first = texts[0]
+    starts = [first[: place + 1] for place, sign in enumerate(first) if sign == "."]
+    whole = [start for start in starts if all(text == start or text.startswith(f"{start} ") for text in texts)]
+    return whole[-1] if whole else ""

@@ -1,0 +1,230 @@
+"""Claims: every finding of a study in one table, worded from its test by one function."""
+
+from pathlib import Path
+from typing import Any
+
+import pandera.polars as pa
+import polars as pl
+
+from prefdelta.answers.regressions import Regressions
+from prefdelta.answers.settings import ClaimsSettings, Question
+from prefdelta.audit.delta_correction import BY_DELTA, DeltaCorrection
+from prefdelta.audit.judge_audit import JudgeAudit, judge_findings
+from prefdelta.findings.capability import Capability
+from prefdelta.findings.experiment import BASE, Results
+from prefdelta.forecast.prediction import Prediction
+from prefdelta.measure.intervals import LEVEL, holm
+from prefdelta.measure.verdict import verdict
+from prefdelta.study.selections import draw_for_seed, parse
+from prefdelta.tables.check import Table
+from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table
+
+SELECTED = "How much of the delta of selected pairs is the judge's noise?"
+JUDGE = "Can the judge be trusted?"
+NESTED = "t, bootstrap over items in seeds"
+LEAST_SQUARES = "t, least squares over arms, bootstrap over items in seeds"
+DELTA_LEARNING = "Delta learning: do pairs of a chosen side that is weaker than the policy improve it?"
+DIMENSIONS = "In which dimension must the two sides differ?"
+PERCENTILES = "bootstrap over prompts"
+CEILING = 99.0  # points: what is right so often can hardly rise
+NO_TEST = "none"
+PREDICTION = "How well can a gain be predicted before training?"
+
+
+class Claims(Table):
+    """Every finding of a study in words, with what it rests on (points, or the unit that the claim names).
+
+    ``p_holm`` is corrected for the other claims of the same experiment. ``minimum_detectable``: the smallest true size that such
+    a test finds in 80 % of cases. A claim without a test (``test`` is none) has an estimate only.
+    """
+
+    question: str
+    claim: str
+    estimate: float = pa.Field(nullable=True)
+    ci_low: float = pa.Field(nullable=True)
+    ci_high: float = pa.Field(nullable=True)
+    test: str
+    p_value: float = pa.Field(nullable=True, ge=0, le=1)
+    p_holm: float = pa.Field(nullable=True, ge=0, le=1)
+    minimum_detectable: float = pa.Field(nullable=True, ge=0)
+    caveat: str
+
+
+def tabulate_claims(
+    regressions: Path,
+    capability: Path,
+    prediction: Path,
+    judge_audit: Path,
+    delta_correction: Path,
+    experiments: dict[str, Path],
+    table: Path,
+    *,
+    settings: ClaimsSettings,
+) -> None:
+    """Writes the `Claims` of a study, those of experiments first, in the order of its questions.
+
+    Claims are about sampled accuracy on the last of the suites. Comparisons are corrected (Holm) within their experiment; a trend
+    along a ladder is one test, made first; of a regression its slopes are corrected together.
+    """
+    slopes, audit = read_result_csv(regressions, Regressions), read_result_csv(judge_audit, JudgeAudit)
+    rows: list[dict[str, Any]] = []
+    weak: dict[str, dict[str, Any]] = {}
+    for question in settings.questions:
+        results = read_result_csv(experiments[question.experiment], Results)
+        results = results.filter(pl.col("suite") == settings.suites[-1], pl.col("task").is_null())
+        compared = results.filter(pl.col("versus").is_not_null(), decoding="sampled")
+        for row in compared.filter(pl.col("generator_delta") > 0, versus=BASE, selection="full").iter_rows(named=True):
+            weak[f"{row['policy']} with {row['method']} on {row['chosen']} over {row['rejected']}"] = row
+        rows += _slope_claims(question, slopes)
+        rows += _comparison_claims(question, compared, results.filter(decoding="greedy"))
+        rows += _least_agreement(question, compared, audit, settings.reference_judge)
+    rows += _weak_claims(weak, read_result_csv(capability, Capability), settings)
+    rows += _dimension_claims(slopes)
+    rows += _prediction_claims(read_result_csv(prediction, Prediction))
+    rows += _judge_claims(audit, settings.reference_judge)
+    rows += _correction_claims(read_result_csv(delta_correction, DeltaCorrection), settings.reference_judge)
+    write_result_table(rows_to_table(rows, Claims), Claims, table)
+
+
+def _claim(question: str, caveat: str, what: str, row: dict[str, Any], test: str, p_holm: float) -> dict[str, Any]:
+    words = verdict(row["estimate"], row["ci_low"], row["ci_high"], p_holm)
+    kept = {name: row[name] for name in ("estimate", "ci_low", "ci_high", "p_value", "minimum_detectable")}
+    return {"question": question, "claim": f"{what}: {words}", "caveat": caveat, **kept, "test": test, "p_holm": p_holm}
+
+
+def _slope_claims(asked: Question, slopes: pl.DataFrame) -> list[dict[str, Any]]:
+    """What an experiment's gain depends on: the trend of a ladder, the slopes of a grid."""
+    rows = []
+    for row in slopes.filter(fit=asked.experiment, kind="trend").iter_rows(named=True):
+        what = "The gain, for each 10 points of generator-level delta"
+        rows.append(_claim(asked.question, asked.caveat, what, row, NESTED, row["p_value"]))
+    words = {
+        "chosen": "10 points of chosen accuracy",
+        "rejected": "10 points of rejected accuracy",
+        "chosen + rejected": "10 points of both (0 if the delta alone counts)",
+    }
+    for row, p_holm in _terms(slopes, asked.experiment, "quality"):
+        what = f"The gain, for each {words[row['term']]}"
+        rows.append(_claim(asked.question, asked.caveat, what, row, LEAST_SQUARES, p_holm))
+    return rows
+
+
+def _comparison_claims(asked: Question, compared: pl.DataFrame, greedy: pl.DataFrame) -> list[dict[str, Any]]:
+    """Each arm against the base policy and its controls; ``greedy`` are the `Results` of greedy answers."""
+    by_place = {(row["arm"], row["versus"]): row for row in greedy.iter_rows(named=True)}
+    rows = []
+    for row in compared.iter_rows(named=True):
+        what = f"{row['arm']}, against {'the base policy' if row['versus'] == BASE else row['versus']}"
+        caveats = _caveats(row, *(by_place.get((row["arm"], versus)) for versus in (row["versus"], None)))
+        rows.append(_claim(asked.question, " ".join([asked.caveat, *caveats]), what, row, NESTED, row["p_holm"]))
+    return rows
+
+
+def _caveats(row: dict[str, Any], greedy: dict[str, Any] | None, accuracy: dict[str, Any] | None) -> list[str]:
+    """What speaks against a comparison, from the tables alone: ``greedy`` is the same one, and ``accuracy`` the arm's own, of
+    greedy answers."""
+    found = [f"Budgets differ: {row['budget']}."] if row["budget"] else []
+    if row["n_seeds"] == 1:
+        found.append("One seed: the interval speaks of items alone.")
+    if greedy and accuracy and row["p_holm"] < 1 - LEVEL:
+        before = accuracy["estimate"] - greedy["estimate"]
+        if row["estimate"] > 0 and before >= CEILING:
+            found.append(f"Greedy answers can't show it: {before:.1f} % are right without it.")
+        elif greedy["estimate"] * row["estimate"] <= 0 or greedy["p_mcnemar"] >= 1 - LEVEL:
+            found.append(f"Not so in greedy answers: {greedy['estimate']:+.1f} (McNemar p = {greedy['p_mcnemar']:.2g}).")
+    return found
+
+
+def _least_agreement(
+    asked: Question, compared: pl.DataFrame, audit: pl.DataFrame, reference_judge: str | None
+) -> list[dict[str, Any]]:
+    """With how poor a judge a selection still does better than its control of the same judge, by rank correlation.
+
+    Nothing where all of an experiment's arms have one judge, or none has been compared with the ``reference_judge``.
+    """
+    agreement = audit.filter(pl.col("generator").is_null(), pl.col("estimate").is_not_null())
+    agreement = agreement.filter(statistic="spearman", dimension="overall")
+    known = {row["judge"]: row for row in agreement.iter_rows(named=True)}
+    judge_of = dict(compared.select("arm", "judge").iter_rows())
+    helped: dict[str, bool] = {}
+    for row in compared.filter(pl.col("versus") != BASE).iter_rows(named=True):
+        if judge_of.get(row["versus"]) == row["judge"] in known:
+            helped[row["judge"]] = helped.get(row["judge"], False) or (row["estimate"] > 0 and row["p_holm"] < 1 - LEVEL)
+    if len(set(judge_of.values())) == 1 or not helped:
+        return []
+    ordered = sorted(helped, key=lambda judge: float(known[judge]["estimate"]))
+    said = ", ".join(f"{judge} ({known[judge]['estimate']:.2f}) {'yes' if helped[judge] else 'no'}" for judge in ordered)
+    worst = next((known[judge] for judge in ordered if helped[judge]), None)
+    claim = f"Does selecting do better than its control by judges of this rank correlation with {reference_judge}: {said}"
+    interval = {name: worst[name] if worst else None for name in ("estimate", "ci_low", "ci_high")}
+    caveat = f"{asked.caveat} The estimate is the least rank correlation of a yes; a no is not shown to be nothing."
+    return [{"question": asked.question, "claim": claim, **interval, "test": PERCENTILES, "caveat": caveat}]
+
+
+def _terms(slopes: pl.DataFrame, fit: str, kind: str) -> list[tuple[dict[str, Any], float]]:
+    """The slopes of a fit, each with its corrected p-value."""
+    rows = slopes.filter(fit=fit, kind=kind).rows(named=True)
+    return list(zip(rows, holm([row["p_value"] for row in rows]), strict=True))
+
+
+def _weak_claims(arms: dict[str, dict[str, Any]], capability: pl.DataFrame, settings: ClaimsSettings) -> list[dict[str, Any]]:
+    """Gains over the base policy where the chosen side's model is less accurate than the policy, on the first of the suites."""
+    suite = settings.suites[0]
+    measured = capability.filter(pl.col("task").is_null(), suite=suite, decoding="sampled")
+    accuracy = dict(measured.select("model", "estimate").iter_rows())
+    weaker = {}
+    for name, row in arms.items():
+        own, policy = accuracy.get(settings.models.get(row["chosen"], "")), accuracy[row["policy"]]
+        if own is not None and own < policy:
+            weaker[f"{name} ({row['chosen']} {own:.0f}, {row['policy']} {policy:.0f} on {suite})"] = row
+    caveat = "Weaker on average: on single problems the chosen side can still be better than the policy."
+    corrected = holm([row["p_value"] for row in weaker.values()])
+    tested = zip(weaker.items(), corrected, strict=True)
+    return [_claim(DELTA_LEARNING, caveat, name, row, NESTED, p_holm) for (name, row), p_holm in tested]
+
+
+def _dimension_claims(slopes: pl.DataFrame) -> list[dict[str, Any]]:
+    caveat = "Arms are few, saturate at large deltas, and differ in more than their deltas; see the inflation factors (vif)."
+    rows = []
+    for row, p_holm in _terms(slopes, "dimensions", "dimensions"):
+        what = f"The gain, for each level of mean delta in {row['term'].replace(' - ', ' rather than in ')}"
+        rows.append(_claim(DIMENSIONS, caveat, what, row, LEAST_SQUARES, p_holm))
+    return rows
+
+
+def _prediction_claims(splits: pl.DataFrame) -> list[dict[str, Any]]:
+    caveat = "R^2 of predicted gains; the arms are those of this study and share generators and the policy."
+    rows = []
+    for row in splits.iter_rows(named=True):
+        r2, rank = ("unknown" if row[name] is None else f"{row[name]:.2f}" for name in ("r2", "spearman"))
+        claim = f"{row['split']}: R^2 {r2}, rank correlation {rank}, {row['n_arms']} arms"
+        rows.append({"question": PREDICTION, "claim": claim, "estimate": row["r2"], "test": NO_TEST, "caveat": caveat})
+    return rows
+
+
+def _judge_claims(audit: pl.DataFrame, reference_judge: str | None) -> list[dict[str, Any]]:
+    caveat = "Reliability is how far a judge repeats itself, not whether it is right; errors of the reference do not show."
+    rows = []
+    for judge, said, row in judge_findings(audit, reference_judge):
+        interval = {name: row.get(name) for name in ("estimate", "ci_low", "ci_high")}
+        test = NO_TEST if interval["ci_low"] is None else PERCENTILES
+        rows.append({"question": JUDGE, "claim": f"{judge}: {said}", **interval, "test": test, "caveat": caveat})
+    return rows
+
+
+def _correction_claims(corrections: pl.DataFrame, reference_judge: str | None) -> list[dict[str, Any]]:
+    """Judged and corrected mean deltas (levels) of the pairs that were selected by them."""
+    caveat = "Errors that all ratings of a trace share are not taken back; `delta_correction.correct` says where it is off."
+    rows = []
+    for row in corrections.iter_rows(named=True):
+        if parse(draw_for_seed(row["selection"], 0)).kind not in BY_DELTA or row["corrected"] is None:
+            continue  # not selected by the delta, or rated once: nothing is taken back, or known
+        claim = (
+            f"{row['selection']} of {row['chosen']} over {row['rejected']}, judged by {row['judge']}: mean delta in "
+            f"{row['criterion']} {row['judged']:+.2f} levels, without noise {row['corrected']:+.2f}"
+        )
+        if row["reference_judge_scaled"] is not None:
+            claim += f", by {reference_judge} on the judge's scale {row['reference_judge_scaled']:+.2f}"
+        kept = {"estimate": row["corrected"], "ci_low": row["ci_low"], "ci_high": row["ci_high"]}
+        rows.append({"question": SELECTED, "claim": claim, **kept, "test": PERCENTILES, "caveat": caveat})
+    return rows

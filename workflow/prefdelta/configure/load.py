@@ -1,0 +1,128 @@
+"""Reading a study: the configuration that Snakemake has read, checked, with messages that name the key."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from prefdelta.run.errors import ConfigError
+from prefdelta.study.checks import nearest
+from prefdelta.study.run import ModelRun, RequestsRun, TrainingRun
+from prefdelta.study.strict import Strict
+from prefdelta.study.study import Study
+
+
+def load_study(config: dict[str, Any], files: Iterable[Path | str] = ()) -> Study:
+    """The study of a configuration that Snakemake has read from ``files``.
+
+    Raises ConfigError for unknown keys and names, wrong values, and keys that stand twice in a file (YAML would silently keep
+    the last one).
+    """
+    duplicates = [message for file in files for message in _duplicate_keys(Path(file))]
+    try:
+        if duplicates:
+            raise ConfigError("\n".join(duplicates))
+        return Study.model_validate(config)
+    except ValidationError as error:
+        messages = []
+        problems = [(*_key(problem["loc"], config), problem) for problem in error.errors()]
+        # Of a union of a number and a mapping, the one that was not meant says nothing, unless there is nothing else to say.
+        meant = [
+            (key, problem)
+            for key, member, problem in problems
+            if not (member and isinstance(problem["input"], int | dict) and problem["type"] in ("int_type", "model_type"))
+        ]
+        for key, problem in meant or [(key, problem) for key, _, problem in problems]:
+            text = problem["msg"].removeprefix("Value error, ")
+            if problem["type"] == "extra_forbidden":
+                keys = _keys_at(problem["loc"][:-1])
+                text = f"unknown key; choose from {', '.join(keys)}{nearest(str(problem['loc'][-1]), keys)}"
+                text += _moved(str(problem["loc"][0]), str(problem["loc"][-1]))
+            elif problem["type"] == "literal_error":
+                text += nearest(str(problem["input"]), re.findall("'(.*?)'", problem["ctx"]["expected"]))
+            given = "" if isinstance(problem["input"], dict | Study) else f" (given: {problem['input']!r})"
+            messages.append(f"{key}: {text}{given}" if key else text)
+        raise ConfigError("\n".join(messages)) from None
+
+
+def _moved(section: str, key: str) -> str:
+    """Where a machine's setting belongs that stands among content."""
+    run: dict[str, type[Strict]] = {"models": ModelRun, "generators": RequestsRun, "judges": RequestsRun, "methods": TrainingRun}
+    if section in run and key in run[section].model_fields:
+        return f"; it says how a machine runs, not what comes out: `run.{section}`"
+    return "; it is `run.batch_size` for all" if key == "batch_size" else ""
+
+
+def _key(place: tuple[int | str, ...], config: Any) -> tuple[str, bool]:
+    """The key of ``config`` at pydantic's ``place`` of an error, and whether the place ends at a member of a union.
+
+    Pydantic's places name members of unions, too, which are no keys of the file.
+    """
+    key: list[str] = []
+    member = False
+    for number, part in enumerate(place, start=1):
+        here = part in config if isinstance(config, dict) else isinstance(config, list) and part in range(len(config))
+        member = not here and (part in MEMBERS or number < len(place) or not isinstance(config, dict | list))
+        if here:
+            config = config[part]
+        if not member:
+            key.append(str(part))
+    return ".".join(key), member
+
+
+# What pydantic calls members of unions and keys of mappings in the place of an error.
+MEMBERS = {"[key]", "constrained-int", "int", "CorpusSource", "BenchmarkSource", "HubModel", "MicroworldModel"}
+MEMBERS |= {"CheckpointGenerator", "OpenAIGenerator", "DatasetGenerator", "microworld", "url", "vllm", "transformers", "file"}
+
+
+def _keys_at(place: tuple[int | str, ...]) -> list[str]:
+    """The keys that a mapping at ``place`` of a configuration can have."""
+
+    def within(annotation: Any) -> list[type[BaseModel]]:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            return [annotation]
+        return [model for part in get_args(annotation) for model in within(part)]
+
+    models: list[type[BaseModel]] = [Study]
+    for part in place:
+        fields = [model.model_fields[str(part)] for model in models if str(part) in model.model_fields]
+        if fields:
+            models = within(fields[0].annotation)
+        else:  # a member of a union, or a name that the person gave
+            named = {model: (model.__name__, model.__name__.removesuffix("Endpoint").lower()) for model in models}
+            models = [model for model in models if part in named[model]] or models
+    return list(dict.fromkeys(name for model in models for name in model.model_fields))
+
+
+def _duplicate_keys(file: Path) -> list[str]:
+    messages = []
+
+    def walk(node: yaml.Node | None, path: str) -> None:
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                name = f"{path}{key.value}"
+                if key.value in seen and key.value != "<<":
+                    messages.append(f"{name}: stands twice in {file} (again in line {key.start_mark.line + 1})")
+                seen.add(key.value)
+                walk(value, f"{name}.")
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                walk(value, f"{path}{index}.")
+
+    walk(yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), "")
+    return messages
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a configuration file."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
+
+
+if __name__ == "__main__":
+    import json
+
+    print(json.dumps(schema(), indent=2))

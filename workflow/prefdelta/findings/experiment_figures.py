@@ -1,0 +1,140 @@
+"""Figures of experiments: a kind for each sort of question, plotted from the table, with the answer in words as caption."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+
+from prefdelta.findings.experiment import BASE, Results
+from prefdelta.findings.settings import FigureSettings
+from prefdelta.measure import plotting
+from prefdelta.measure.plotting import GAIN, GAIN_IN_TWO_LINES
+from prefdelta.measure.verdict import verdict
+from prefdelta.study.selections import draw_for_seed, parse
+from prefdelta.tables.io import read_result_csv
+
+KIND_COLOURS = {"top": "#0072B2", "bottom": "#D55E00", "random": "#777777", "full": "#333333", "min": "#009E73"}
+
+
+def plot_experiment(table: Path, figure: Path, *, settings: FigureSettings) -> None:
+    """Plots an experiment's gains over the base policy, as ``settings.figure`` says."""
+    results, suites = read_result_csv(table, Results).filter(pl.col("task").is_null()), settings.suites
+    gains = results.filter(versus=BASE, decoding="sampled")
+    plot = {"ladder": ladder, "bars": bars, "sweep": sweep, "grid": grid}[settings.figure](gains, suites)
+    unit = f"Sampled accuracy on {suites[-1]} and paired differences (points), 95 % intervals:"
+    answers = {unit: answer_experiment(results, settings.arms, suites[-1])}
+    plotting.save(plot, figure, title=settings.title, question=settings.question, answers=answers, caveat=settings.caveat)
+
+
+def answer_experiment(results: pl.DataFrame, arms: list[str], suite: str) -> list[str]:
+    """A line for each arm: the sampled accuracy on ``suite`` against the base policy and against each control."""
+    shown = results.filter(suite=suite, decoding="sampled")
+    lines = []
+    for arm in arms:
+        rows = {row["versus"]: row for row in shown.filter(arm=arm).iter_rows(named=True)}
+        accuracy = rows.pop(None)
+        compared = [
+            f"{'base policy' if versus == BASE else versus}: "
+            + verdict(row["estimate"], row["ci_low"], row["ci_high"], row["p_holm"])
+            + (f" ({row['budget']})" if row["budget"] else "")
+            for versus, row in rows.items()
+        ]
+        seeds = f"{accuracy['n_seeds']} seed{'s' if accuracy['n_seeds'] > 1 else ' only, so the interval speaks of items alone'}"
+        lines.append(f"**{arm}** {accuracy['estimate']:.1f} ({seeds}). Against " + "; ".join(compared) + ".")
+    return lines
+
+
+def ladder(gains: pl.DataFrame, suites: list[str]) -> Figure:
+    """Gain against the generator-level delta: one line for each suite and rejected generator."""
+    plot, (panel,) = plotting.panels(1, width=6.4, height=4.2)
+    gains = gains.sort("generator_delta")
+    for index, suite in enumerate(suites):
+        rows, colour = gains.filter(suite=suite), plotting.colour(index)
+        x = rows["generator_delta"] + 0.6 * (index - (len(suites) - 1) / 2)
+        panel.plot(x, rows["estimate"], color=colour, lw=1.2, alpha=0.4)
+        spread = plotting.errors(rows)
+        panel.errorbar(x, rows["estimate"], yerr=spread, fmt="o", ms=5, lw=1.4, capsize=2, color=colour, label=suite)
+    for index, row in enumerate(gains.filter(suite=suites[-1]).iter_rows(named=True)):
+        # Above and below in turn, so that the names of generators with nearly equal deltas do not collide.
+        ends = gains.filter(arm=row["arm"])
+        place, shift = (ends["ci_low"].min(), -11) if index % 2 else (ends["ci_high"].max(), 5)
+        panel.annotate(
+            row["chosen"], (row["generator_delta"], place), xytext=(0, shift), textcoords="offset points", ha="center", fontsize=8
+        )
+    panel.axhline(0, color="black", lw=0.8)
+    panel.margins(x=0.1, y=0.12)
+    rejected = ", ".join(gains["rejected"].unique(maintain_order=True))
+    panel.set(xlabel=f"generator-level delta: accuracy of the chosen generator minus that of {rejected} (points)", ylabel=GAIN)
+    panel.legend(loc="best")
+    return plot
+
+
+def bars(gains: pl.DataFrame, suites: list[str]) -> Figure:
+    """Gain of each arm, a dot and an interval for each suite."""
+    arms = gains["arm"].unique(maintain_order=True).to_list()
+    plot, (panel,) = plotting.panels(1, width=7.0, height=1.2 + 0.36 * len(arms))
+    for index, suite in enumerate(suites):
+        rows = gains.filter(suite=suite)
+        places = [arms.index(arm) + plotting.offset(index, len(suites)) for arm in rows["arm"]]
+        plotting.dots(panel, rows, places, index, suite)
+    panel.axvline(0, color="black", lw=0.8)
+    panel.set_yticks(range(len(arms)), arms)
+    panel.invert_yaxis()
+    panel.set_xlabel(GAIN)
+    panel.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return plot
+
+
+def sweep(gains: pl.DataFrame, suites: list[str]) -> Figure:
+    """Gain against the number of pairs: a line for each way to select, a panel for each suite."""
+    plot, panels = plotting.panels(len(suites), width=4.4, height=3.8, sharey=True)
+    selections = [parse(draw_for_seed(name, 0)) for name in gains["selection"]]
+    series = [f"{each.kind} by {each.criterion}" if each.criterion else each.kind for each in selections]
+    gains = gains.with_columns(kind=pl.Series([each.kind for each in selections]), series=pl.Series(series))
+    for panel, suite in zip(panels, suites, strict=True):
+        for index, name in enumerate(gains["series"].unique(maintain_order=True)):
+            rows = gains.filter(series=name, suite=suite).sort("n_pairs")
+            panel.errorbar(
+                rows["n_pairs"] * 1.04**index,
+                rows["estimate"],
+                yerr=plotting.errors(rows),
+                fmt="o-" if len(rows) > 1 else "s",
+                ms=5,
+                lw=1.4,
+                capsize=2,
+                color=KIND_COLOURS[rows["kind"][0]],
+                label=name,
+            )
+        panel.axhline(0, color="black", lw=0.8)
+        sizes = sorted(set(gains["n_pairs"]))
+        panel.set_xscale("log")
+        panel.set_xticks(sizes, [str(size) for size in sizes])
+        panel.minorticks_off()
+        panel.set(xlabel="pairs (equal optimiser steps)", title=suite)
+    panels[0].set_ylabel(GAIN_IN_TWO_LINES)
+    panels[-1].legend(loc="best")
+    return plot
+
+
+def grid(gains: pl.DataFrame, suites: list[str]) -> Figure:
+    """Heat map of the gain: chosen generator by rejected generator, ordered by ability; a panel for each suite."""
+    chosen, rejected = plotting.by_ability(gains, "chosen"), plotting.by_ability(gains, "rejected")
+    plot, panels = plotting.panels(len(suites), width=1.6 + 1.05 * len(rejected), height=1.4 + 0.7 * len(chosen))
+    limit = max(float(gains["estimate"].abs().max() or 1), 1e-9)  # type: ignore[arg-type]
+    for panel, suite in zip(panels, suites, strict=True):
+        values = np.full((len(chosen), len(rejected)), np.nan)
+        for row in gains.filter(suite=suite).iter_rows(named=True):
+            place = chosen.index(row["chosen"]), rejected.index(row["rejected"])
+            values[place] = row["estimate"]
+            half = (row["ci_high"] - row["ci_low"]) / 2
+            dark = abs(row["estimate"]) > 0.6 * limit
+            text = f"{row['estimate']:+.1f}\n±{half:.1f}"
+            panel.text(place[1], place[0], text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+        image = panel.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+        panel.grid(False)
+        panel.set_xticks(range(len(rejected)), rejected, rotation=30, ha="right")
+        panel.set_yticks(range(len(chosen)), chosen)
+        panel.set(xlabel="rejected generator", ylabel="chosen generator", title=suite)
+    plot.colorbar(image, ax=panels, label=GAIN_IN_TWO_LINES)
+    return plot

@@ -1,0 +1,219 @@
+"""Plans of findings: tables and figures of what was measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from prefdelta.answers.settings import ClaimsSettings, FitSettings, Question, RegressionsSettings
+from prefdelta.findings.settings import ExperimentSettings, FigureSettings, GeneratorDeltasSettings, SuitesSettings
+from prefdelta.measure.settings import ArmSettings, Bootstrap, ComparedArm, SuiteSettings
+from prefdelta.plan.checkpoints import base
+from prefdelta.plan.job import Files, Job
+from prefdelta.plan.pairs import pair_file
+from prefdelta.study import paths
+from prefdelta.study.generators import CheckpointGenerator
+from prefdelta.study.lattice import (
+    Arm,
+    Cell,
+    PairSet,
+    arms,
+    controls,
+    judged_sides,
+    label,
+    rated_generators,
+    trained_arms,
+    trained_cells,
+)
+from prefdelta.study.models import MicroworldModel
+from prefdelta.study.study import Study
+
+
+def bootstrap(study: Study) -> Bootstrap:
+    return Bootstrap(n_resamples=study.bootstrap, seed=study.seed)
+
+
+def table(study: Study, name: str) -> str:
+    return paths.TABLE.format(study=study.study, table=name)
+
+
+def figure(study: Study, name: str) -> str:
+    return paths.FIGURE.format(study=study.study, figure=name)
+
+
+def trace_files(study: Study, generators: Sequence[str]) -> dict[str, str]:
+    """generator -> its traces."""
+    return {name: paths.TRACES.format(study=study.study, generator=name) for name in dict.fromkeys(generators)}
+
+
+def rating_files(study: Study, rated: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], str]:
+    """(judge, generator) -> its ratings."""
+    return {
+        (judge, name): paths.RATINGS.format(study=study.study, judge=judge, generator=name)
+        for judge, names in rated.items()
+        for name in names
+    }
+
+
+def all_traces(study: Study) -> dict[str, str]:
+    return trace_files(study, list(study.generators))
+
+
+def all_ratings(study: Study) -> dict[tuple[str, str], str]:
+    return rating_files(study, rated_generators(study))
+
+
+def eval_files(study: Study, cells: Sequence[Cell], pattern: str = paths.EVAL) -> dict[Cell, str]:
+    """cell -> its evaluation, or its checkpoint's manifest."""
+    return {cell: pattern.format(study=study.study, **vars(cell)) for cell in cells}
+
+
+def base_evals(study: Study, models: Sequence[str]) -> dict[str, str]:
+    """model -> the evaluation of its untuned checkpoint."""
+    return {model: paths.EVAL_BASE.format(study=study.study, model=model) for model in dict.fromkeys(models)}
+
+
+def pair_files(study: Study, sets: Sequence[PairSet]) -> dict[PairSet, str]:
+    """pair set -> its table."""
+    return {pairs: pair_file(study, pairs) for pairs in dict.fromkeys(sets)}
+
+
+def trained_pairs(study: Study) -> dict[PairSet, str]:
+    """The pairs of every cell that an experiment trains."""
+    return pair_files(study, [cell.pairs for cell in trained_cells(study)])
+
+
+def with_cells(study: Study, seeds: Mapping[Arm, int]) -> list[ArmSettings]:
+    return [ArmSettings(**asdict(arm), cells=arm.cells(study, n)) for arm, n in seeds.items()]
+
+
+def compared_arms(study: Study, name: str) -> list[ComparedArm]:
+    """The arms of an experiment by their names, with their cells and controls."""
+    experiment = study.experiments[name]
+    n_seeds = experiment.seeds if name in study.trained else 0
+    return [
+        ComparedArm(
+            **asdict(arm),
+            arm=label(experiment, arm),
+            versus=[label(experiment, control) for control in controls(study, name, arm)],
+            cells=arm.cells(study, n_seeds),
+        )
+        for arm in arms(study, name)
+    ]
+
+
+def models_of_generators(study: Study) -> dict[str, str]:
+    """generator -> the model that it samples, where it is one of the study's."""
+    return {name: generator.model for name, generator in study.generators.items() if isinstance(generator, CheckpointGenerator)}
+
+
+def _experiment(study: Study, name: str) -> tuple[ExperimentSettings, dict[str, str]]:
+    """Settings of an experiment's table, and the traces of its generators."""
+    found = compared_arms(study, name)
+    sides = dict.fromkeys(generator for arm in found for generator in (arm.chosen, arm.rejected))
+    draws = {generator: study.draws(generator) for generator in sides}
+    settings = ExperimentSettings(experiment=name, arms=found, draws=draws, bootstrap=bootstrap(study))
+    return settings, trace_files(study, [draw for several in draws.values() for draw in several])
+
+
+def tabulate_experiment(study: Study, words: Mapping[str, str]) -> Job:
+    settings, traces = _experiment(study, words["experiment"])
+    cells = [cell for arm in settings.arms for cell in arm.cells]
+    inputs: dict[str, Files] = {
+        "traces": traces,
+        "evals": eval_files(study, cells),
+        "manifests": eval_files(study, cells, paths.CHECKPOINT),
+        "bases": base_evals(study, [arm.policy for arm in settings.arms]),
+    }
+    return Job(inputs, settings)
+
+
+def profile_pairs(study: Study, name: str) -> dict[str, str]:
+    """arm -> the full pair set of its generators, by its first draws."""
+    return {arm.arm: pair_file(study, PairSet(arm.judge, arm.chosen, arm.rejected, "full")) for arm in compared_arms(study, name)}
+
+
+def tabulate_profile(study: Study, words: Mapping[str, str]) -> Job:
+    settings, traces = _experiment(study, words["experiment"])
+    return Job({"traces": traces, "pairs": profile_pairs(study, words["experiment"])}, settings)
+
+
+def _figure(study: Study, name: str) -> FigureSettings:
+    experiment = study.experiments[name]
+    kept = {key: getattr(experiment, key) for key in ("title", "question", "caveat", "figure")}
+    names = [label(experiment, arm) for arm in arms(study, name)]
+    return FigureSettings(**kept, arms=names, suites=list(study.suites))
+
+
+def plot_experiment(study: Study, words: Mapping[str, str]) -> Job:
+    name = words["experiment"]
+    return Job({"table": table(study, name)}, _figure(study, name))
+
+
+def plot_profile(study: Study, words: Mapping[str, str]) -> Job:
+    name = words["experiment"]
+    return Job({"table": table(study, name), "pairs": profile_pairs(study, name)}, _figure(study, name))
+
+
+def evaluated_models(study: Study) -> list[str]:
+    """Models whose capability is tabulated: policies, and of the micro-world all that write traces. Others cost too much to be
+    asked in passing."""
+    return [
+        name
+        for name, model in study.models.items()
+        if name in study.policies or (isinstance(model, MicroworldModel) and model.writes == "traces")
+    ]
+
+
+def tabulate_capability(study: Study, words: Mapping[str, str]) -> Job:
+    models = evaluated_models(study)
+    return Job({"evals": base_evals(study, models), "manifests": {name: base(study, name) for name in models}}, bootstrap(study))
+
+
+def plot_capability(study: Study, words: Mapping[str, str]) -> Job:
+    return Job({"table": table(study, "capability")}, SuitesSettings(suites=list(study.suites)))
+
+
+def tabulate_generator_deltas(study: Study, words: Mapping[str, str]) -> Job:
+    settings = GeneratorDeltasSettings(sides=judged_sides(study), bootstrap=bootstrap(study))
+    return Job({"traces": all_traces(study), "ratings": all_ratings(study)}, settings)
+
+
+def tabulate_regressions(study: Study, words: Mapping[str, str]) -> Job:
+    """Trends of ladders, qualities of grids, and the five deltas of all arms of the first policy, method and judge."""
+    fits = [
+        FitSettings(fit=name, kind=kind, arms=with_cells(study, dict.fromkeys(arms(study, name), experiment.seeds)))
+        for name, experiment in study.experiments.items()
+        for kind in (("trend",) if experiment.figure == "ladder" else ("quality",) if experiment.figure == "grid" else ())
+    ]
+    first = (study.policies[0], next(iter(study.methods)), next(iter(study.judges)))
+    everywhere = {arm: seeds for arm, seeds in trained_arms(study).items() if (arm.policy, arm.method, arm.judge) == first}
+    fits.append(FitSettings(fit="dimensions", kind="dimensions", arms=with_cells(study, everywhere)))
+    inputs: dict[str, Files] = {
+        "generator_deltas": table(study, "generator_level_delta"),
+        "whatif": table(study, "whatif"),
+        "evals": eval_files(study, list(dict.fromkeys(cell for fit in fits for arm in fit.arms for cell in arm.cells))),
+        "bases": base_evals(study, [arm.policy for fit in fits for arm in fit.arms]),
+    }
+    return Job(inputs, RegressionsSettings(fits=fits, suite=study.answered_suite, bootstrap=bootstrap(study)))
+
+
+def plot_regressions(study: Study, words: Mapping[str, str]) -> Job:
+    grids = {name: table(study, name) for name, experiment in study.experiments.items() if experiment.figure == "grid"}
+    settings = SuiteSettings(study=study.study, suite=study.answered_suite)
+    return Job({"table": table(study, "regressions"), "grids": grids}, settings)
+
+
+def tabulate_claims(study: Study, words: Mapping[str, str]) -> Job:
+    questions = [
+        Question(experiment=name, question=experiment.question, caveat=experiment.caveat)
+        for name, experiment in study.trained.items()
+    ]
+    tables = ("regressions", "capability", "prediction", "judge_audit", "delta_correction")
+    inputs: dict[str, Files] = {name: table(study, name) for name in tables}
+    inputs["experiments"] = {name: table(study, name) for name in study.trained}
+    settings = ClaimsSettings(
+        questions=questions,
+        suites=list(study.suites),
+        models=models_of_generators(study),
+        reference_judge=study.reference_judge,
+    )
+    return Job(inputs, settings)

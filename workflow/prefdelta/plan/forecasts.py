@@ -1,0 +1,139 @@
+"""Plans of what is known, or predicted, of arms before they are trained."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from prefdelta.forecast.settings import (
+    OverlapSettings,
+    PlannedArm,
+    PredictionSettings,
+    WhatIfFigureSettings,
+    WhatIfSettings,
+)
+from prefdelta.measure.settings import SuiteSettings
+from prefdelta.plan.findings import (
+    base_evals,
+    bootstrap,
+    eval_files,
+    models_of_generators,
+    pair_files,
+    table,
+    trained_pairs,
+    with_cells,
+)
+from prefdelta.plan.job import Files, Job
+from prefdelta.plan.training import reference_file, training_run
+from prefdelta.study import paths
+from prefdelta.study.lattice import SIDES, Arm, PairSet, arms, trained_arms, trained_cells
+from prefdelta.study.study import Study
+
+Reference = tuple[str, int, str, str]  # policy, length limit, arithmetic, generator
+
+
+def predictor_file(study: Study) -> list[str]:
+    """The file that gains are predicted by; none where none are."""
+    return [str(paths.predictor_file(study.predictor))] if study.predictor else []
+
+
+def _stored(study: Study) -> dict[Reference, str]:
+    """Every stored reference that a trained cell needs."""
+    found: dict[Reference, str] = {}
+    for arm, seeds in trained_arms(study).items():
+        recipe = study.methods[arm.method]
+        for cell in arm.cells(study, seeds) if recipe.has_reference else []:
+            for side in SIDES:
+                generator = getattr(cell, side)
+                key = (cell.policy, recipe.max_length, recipe.arithmetic, generator)
+                found[key] = reference_file(study, cell.policy, recipe, generator)
+    return found
+
+
+def _planned(study: Study, arm: Arm, seeds: int, uses: list[str], stored: Mapping[Reference, str]) -> PlannedArm:
+    recipe, cells = study.methods[arm.method], arm.cells(study, seeds)
+    kinds = dict.fromkeys((length, arithmetic) for policy, length, arithmetic, _ in stored if policy == arm.policy)
+    own = (recipe.max_length, recipe.arithmetic)
+    wanted = [
+        kind
+        for kind in dict.fromkeys([own, *kinds])
+        if all((arm.policy, *kind, getattr(cell, side)) in stored for cell in cells for side in SIDES)
+    ]
+    return PlannedArm(
+        **asdict(arm),
+        cells=cells,
+        experiments=uses,
+        trainer=recipe.trainer,
+        batch_size=recipe.batch_size,
+        n_examples=recipe.n_examples,
+        unit=recipe.unit(training_run(study, arm.method)),
+        max_length=recipe.max_length,
+        n_steps=recipe.n_steps(study.n_full_pairs),
+        reads=recipe.reads,
+        lengths=wanted[0] if wanted else None,
+    )
+
+
+def tabulate_whatif(study: Study, words: Mapping[str, str]) -> Job:
+    uses: dict[Arm, list[str]] = {}
+    for name in study.trained:
+        for arm in arms(study, name):
+            uses.setdefault(arm, []).append(name)
+    stored = _stored(study)
+    planned = [_planned(study, arm, seeds, uses[arm], stored) for arm, seeds in trained_arms(study).items()]
+    inputs: dict[str, Files] = {
+        "generator_deltas": table(study, "generator_level_delta"),
+        "capability": table(study, "capability"),
+        "pairs": trained_pairs(study),
+        "references": stored,
+        "bases": base_evals(study, [arm.policy for arm in planned]),
+        "predictor": predictor_file(study),
+    }
+    return Job(inputs, WhatIfSettings(suite=study.answered_suite, arms=planned, cost=study.cost))
+
+
+def plot_whatif(study: Study, words: Mapping[str, str]) -> Job:
+    settings = WhatIfFigureSettings(
+        study=study.study,
+        suite=study.answered_suite,
+        shipped=study.predictor == paths.SHIPPED,
+        identical_pairs=study.gates.identical_pairs,
+        truncated=study.gates.truncated,
+    )
+    inputs: dict[str, Files] = {
+        "table": table(study, "whatif"),
+        "overlap": table(study, "overlap"),
+        "predictor": predictor_file(study),
+    }
+    return Job(inputs, settings)
+
+
+def tabulate_overlap(study: Study, words: Mapping[str, str]) -> Job:
+    """The trained arms' pair sets, of the first seed, by their two generators; those of which there are several."""
+    groups: dict[tuple[str, str], list[PairSet]] = {}
+    for arm in trained_arms(study):
+        pairs = arm.cell(study, 0).pairs
+        group = groups.setdefault((arm.chosen, arm.rejected), [])
+        if pairs not in group:
+            group.append(pairs)
+    several = [group for group in groups.values() if len(group) > 1]
+    return Job({"pairs": pair_files(study, [pairs for group in several for pairs in group])}, OverlapSettings(groups=several))
+
+
+def tabulate_prediction(study: Study, words: Mapping[str, str]) -> Job:
+    settings = PredictionSettings(
+        study=study.study,
+        suite=study.answered_suite,
+        arms=with_cells(study, trained_arms(study)),
+        models=models_of_generators(study),
+        bootstrap=bootstrap(study),
+    )
+    inputs: dict[str, Files] = {
+        "whatif": table(study, "whatif"),
+        "evals": eval_files(study, trained_cells(study)),
+        "bases": base_evals(study, study.policies),
+    }
+    return Job(inputs, settings)
+
+
+def plot_prediction(study: Study, words: Mapping[str, str]) -> Job:
+    settings = SuiteSettings(study=study.study, suite=study.answered_suite)
+    return Job({"table": table(study, "prediction"), "arms": table(study, "predicted_arms")}, settings)

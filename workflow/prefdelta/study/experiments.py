@@ -1,0 +1,48 @@
+"""Section `experiments`: questions, and the arms that answer them."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from prefdelta.study.strict import Count, Strict
+
+# Tables that every study has.
+RESERVED = (
+    "capability",
+    "generator_level_delta",
+    "coverage",
+    "decontamination",
+    "regressions",
+    "judge_audit",
+    "delta_correction",
+    "claims",
+    "prediction",
+    "predicted_arms",
+    "whatif",
+    "overlap",
+    "balance",
+)
+
+
+class Experiment(Strict):
+    """A question and the arms that answer it: the product of the lists, without arms whose sides are the same generator."""
+
+    title: str = Field(description="over the figure")
+    question: str = Field(description="that it answers")
+    caveat: str = Field(description="what its answer can't say")
+    figure: Literal["ladder", "bars", "sweep", "grid", "profile"] = Field(
+        description="`ladder` (gain by generator-level delta), `bars`, `sweep` (gain by number of pairs), `grid` (chosen by "
+        "rejected), `profile` (distributions of deltas; trains nothing)"
+    )
+    chosen: list[str] = Field(min_length=1, description="generators of the chosen side")
+    rejected: list[str] = Field(min_length=1, description="generators of the rejected side")
+    selection: list[str] = Field(default=["full"], min_length=1, description="which pairs; the grammar is below")
+    policy: list[str] = Field(default=[], description="default: the first policy")
+    method: list[str] = Field(default=[], description="default: the first method")
+    judge: list[str] = Field(default=[], description="default: the first judge")
+    seeds: Count = Field(default=3, description="seeds 0 to n-1 of each arm: of training, random selections, generators' draws")
+    versus: list[dict[Literal["chosen", "rejected", "selection", "policy", "method", "judge"], str]] = Field(
+        default=[],
+        description="controls: each arm is compared with the arm that differs from it in these words only; in a selection, `{k}` "
+        "stands for the arm's own k, and an arm without one has no such control. The base policy is always a control",
+    )

@@ -1,0 +1,30 @@
+"""Section `judges`: who rates traces."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from prefdelta.study.endpoints import JudgeEndpoint
+from prefdelta.study.strict import Count, Strict
+
+
+class Judge(Strict):
+    """A judge behind an OpenAI-compatible API, or the ratings that a file holds."""
+
+    model: str = Field(description="the model's name in requests")
+    endpoint: Annotated[JudgeEndpoint, Field(discriminator="kind")] = Field(description="what is asked")
+    repeats: Count = Field(default=5, lt=500, description="ratings of each trace (paper: 5)")
+    choices_per_request: Count = Field(default=1, description="`n` of a request; must divide `repeats`")
+    separate_dimensions: bool = Field(
+        default=False, description="a request for each dimension, so that an edit of one rubric asks for that dimension only"
+    )
+    reasoning_effort: Literal["low", "medium", "high"] | None = Field(default=None, description="for models that know it")
+    temperature: float = Field(default=0.6, ge=0, description="of a request (paper: 0.6)")
+    max_tokens: Count = Field(default=256, description="of an answer")
+    seed: int = Field(default=0, description="each request has a seed of its own, derived from this one and its text")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Judge":
+        if self.repeats % self.choices_per_request:
+            raise ValueError(f"choices_per_request {self.choices_per_request} does not divide repeats {self.repeats}")
+        return self

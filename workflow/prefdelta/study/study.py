@@ -1,0 +1,194 @@
+"""The study: one configuration file as typed, validated settings."""
+
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from prefdelta.study import checks
+from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.experiments import Experiment
+from prefdelta.study.generators import SEED_OF_A_DRAW, DatasetGenerator, Generator, draw_of
+from prefdelta.study.judges import Judge
+from prefdelta.study.models import Model
+from prefdelta.study.paths import SHIPPED
+from prefdelta.study.recipe import Gates, Recipe
+from prefdelta.study.run import Run
+from prefdelta.study.sampling import Evaluation, Sampling
+from prefdelta.study.selections import Selection, SelectionError, parse
+from prefdelta.study.sources import BenchmarkSource, CorpusSource
+from prefdelta.study.strict import Count, Name, Share, Strict
+
+
+class Cost(Strict):
+    """What your machines do and cost. With it, `tables/whatif.csv` has hours and a price of each arm, else tokens only."""
+
+    training_tokens_per_second: float = Field(
+        gt=0,
+        description="completion tokens that a training reads (`n_tokens` of a result table, by the seconds in "
+        "`results/{study}/benchmarks/models/`)",
+    )
+    evaluation_tokens_per_second: float = Field(
+        gt=0,
+        description="tokens that an evaluation writes (of the untuned policy: `n_evaluation_tokens` of `whatif.csv`, by the "
+        "seconds in `results/{study}/benchmarks/evals/`)",
+    )
+    price_per_hour: float = Field(ge=0, description="of the machine, in any currency")
+
+
+class Export(Strict):
+    """What `export/` writes besides the files themselves, and whether it goes to the hub."""
+
+    license: str = Field(default="not stated", description="of the pairs and of the checkpoint")
+    language: str = Field(default="en", description="of the texts")
+    push: bool = Field(default=False, description="upload to the Hugging Face hub with $HF_TOKEN or the login of `hf auth login`")
+    namespace: str | None = Field(default=None, description="user or organisation on the hub")
+    private: bool = Field(default=True, description="whether the repositories on the hub are")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Export":
+        if self.push and not self.namespace:
+            raise ValueError("push needs a namespace: the user or organisation on the hub")
+        return self
+
+
+class Study(Strict):
+    """A whole study."""
+
+    study: Name = Field(description="the study's name: the folder under `results/`")
+    seed: int = Field(
+        default=0,
+        description="every sampling, selection and training seed is derived from it and from names, so adding an arm changes no "
+        "other",
+    )
+    backend: Literal["transformers", "vllm"] = Field(
+        default="transformers", description="runs checkpoints, for traces and evaluations; a generator may differ"
+    )
+    operations: tuple[Count, Count] | None = Field(
+        default=None, description="fewest and most operations of a micro-world problem (at most 8)"
+    )
+    authors: dict[Name, dict[Literal[DIMENSIONS], Share]] = Field(  # type: ignore[valid-type]
+        default={},
+        description="who writes the corpora that models of the micro-world are trained on: dimension -> probability of its fault "
+        "at each step (`factuality`: a number is misread, `strategy_coherence`: a wrong operation, `step_coherence`: a step does "
+        "not start from the last result, `computational_precision`: a wrong result, `signal_to_noise`: a filler statement); a "
+        "dimension that is left out is faultless",
+    )
+    models: dict[Name, Model] = Field(description="language models")
+    prompts: dict[str, Count | CorpusSource] = Field(
+        min_length=1,
+        description="training prompts by task: a number for a domain of the micro-world (`arithmetic`, `program`, `story`), a "
+        "source for `openr1`",
+    )
+    suites: dict[Name, Annotated[dict[str, Count | BenchmarkSource], Field(min_length=1)]] = Field(
+        min_length=1,
+        description="suite -> task -> evaluation items: a number, or a source for `math500`, `gsm8k`, `amc`, `aime`, "
+        "`theoremqa`, `mmlu_pro`, `livecodebench`, `lm_eval:{any of its tasks}`. Answers are about the last suite; a "
+        "suite's score is the mean over its tasks",
+    )
+    decontamination_ngram: Count = Field(
+        default=8,
+        description="a training prompt that equals an evaluation item, or shares this many words in a row with one, is left out "
+        "(8: s1, Open R1); `tables/decontamination.csv` counts them, `prompts/dropped.parquet` holds them",
+    )
+    sampling: Sampling = Field(description="how generators sample; their model's and their own `sampling` override it")
+    generators: dict[Name, Generator] = Field(description="who writes traces for the training prompts")
+    judges: dict[Name, Judge] = Field(description="who rates traces")
+    reference_judge: str | None = Field(
+        default=None,
+        description="one of `judges` that the others are measured by; it rates all traces that any of them rates",
+    )
+    policies: list[str] = Field(min_length=1, description="models that are preference-tuned")
+    methods: dict[Name, Recipe] = Field(description="training recipes")
+    gates: Gates = Field(default=Gates(), description="when a training does not start; another threshold trains nothing again")
+    cost: Cost | None = Field(default=None, description="without it, `whatif.csv` has tokens but neither hours nor a price")
+    predictor: str | None = Field(
+        default=SHIPPED,
+        description=f"what predicts the gains in `tables/whatif.csv`: `{SHIPPED}` (shipped), the path of another study's "
+        "`tables/predictor.json`, or null for none",
+    )
+    evaluation: Evaluation = Field(description="how every checkpoint is evaluated")
+    bootstrap: Count = Field(default=2000, description="resamples behind every interval")
+    export: Export = Field(default=Export(), description="of pairs and checkpoints")
+    experiments: dict[Name, Experiment] = Field(description="questions, each with the arms that answer it")
+    run: Run = Field(default=Run(), description="how a machine makes results; an edit makes nothing again")
+
+    @field_validator("generators")
+    @classmethod
+    def _draws(cls, generators: dict[str, Generator]) -> dict[str, Generator]:
+        """A generator's further draws are generators of their own, with seeds of their own."""
+        drawn: dict[str, Generator] = {}
+        for name, generator in generators.items():
+            drawn[name] = generator
+            for draw in range(1, generator.draws):
+                if draw_of(name, draw) in generators:
+                    raise ValueError(f"'{draw_of(name, draw)}' is the name of a draw of {name}: choose another")
+                assert not isinstance(generator, DatasetGenerator)
+                update = {"seed": generator.seed + SEED_OF_A_DRAW * draw, "draws": 1}
+                drawn[draw_of(name, draw)] = generator.model_copy(update=update)
+        return drawn
+
+    def draws(self, generator: str) -> list[str]:
+        """The independent samples of ``generator``, itself first."""
+        return [draw_of(generator, draw) for draw in range(self.generators[generator].draws)]
+
+    @property
+    def trained(self) -> dict[str, Experiment]:
+        """The experiments that train; a profile only looks at pairs."""
+        return {name: experiment for name, experiment in self.experiments.items() if experiment.figure != "profile"}
+
+    @property
+    def answered_suite(self) -> str:
+        """The suite that answers are about: the last one."""
+        return list(self.suites)[-1]
+
+    @cached_property
+    def further_draws(self) -> set[str]:
+        """The generators that are further draws of another."""
+        return {draw for name in self.generators for draw in self.draws(name)[1:]}
+
+    @property
+    def n_prompts(self) -> int:
+        """Training prompts."""
+        return sum(source if isinstance(source, int) else source.n for source in self.prompts.values())
+
+    @property
+    def n_full_pairs(self) -> int:
+        """Pairs of any (chosen, rejected) where every rating could be read."""
+        return self.n_prompts * self.sampling.samples
+
+    def selection(self, name: str) -> Selection:
+        """Parses a selection and checks its size. Raises SelectionError."""
+        selection = parse(name)
+        n_most = self.n_prompts if selection.crosses_samples else self.n_full_pairs
+        if selection.k is not None and selection.k > n_most:
+            unit = "prompts" if selection.crosses_samples else "pairs"
+            raise SelectionError(f"'{name}' asks for {selection.k} {unit}, but this study has {n_most}")
+        return selection
+
+    def choices(self, word: str) -> list[str]:
+        """The names that a word of the lattice can take here."""
+        return self._choices[word]
+
+    @cached_property
+    def _choices(self) -> dict[str, list[str]]:
+        generators = list(self.generators)
+        return {
+            "policy": self.policies,
+            "method": list(self.methods),
+            "judge": list(self.judges),
+            "chosen": generators,
+            "rejected": generators,
+            "generator": generators,
+            "model": list(self.models),
+            "suite": list(self.suites),
+            "experiment": list(self.experiments),
+            "study": [self.study],
+            "split": ["train", *self.suites],
+        }
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Study":
+        if problems := [problem for check in checks.ALL for problem in check(self)]:
+            raise ValueError("\n".join(problems))
+        return self
