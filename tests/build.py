@@ -125,6 +125,17 @@ REASONING_TEMPLATE = (
 )
 
 
+def checkpoint(folder, tokenizer, family="qwen3", layers=1):
+    """Saves a small untrained model and its tokenizer in ``folder``."""
+    import torch
+
+    from prefdelta.microworld.pretrain import make_model
+
+    torch.manual_seed(0)
+    make_model(family, 16, layers, 2, tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def reasoning_tokenizer(think="", special=()):
     """A tokenizer of bytes whose chat template drops reasoning. A prompt ends with ``think``; ``special`` are further tokens.
 

@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+import build
 import pytest
 
 from prefdelta.generate import backend_vllm
 from prefdelta.generate.completions import GenerateError, Request
 from prefdelta.generate.settings import CheckpointSettings, GenerationRun
-from prefdelta.microworld.pretrain import make_model, make_tokenizer
+from prefdelta.microworld.pretrain import make_tokenizer
 from prefdelta.run import vllm
 from prefdelta.study.run import ModelRun, RequestsRun
 from prefdelta.study.sampling import Sampling
@@ -19,9 +20,7 @@ REQUESTS = [Request("p", "3+4", Sampling(samples=1, temperature=0, max_new_token
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
-    tokenizer = make_tokenizer()
-    make_model("qwen3", 16, 1, 2, tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    build.checkpoint(folder, make_tokenizer())
     return folder
 
 

@@ -16,7 +16,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from prefdelta.checkpoints.fetch import FetchError, fetch_model
 from prefdelta.checkpoints.manifest import ManifestError, checked_folder, read_manifest
 from prefdelta.checkpoints.settings import FetchSettings
-from prefdelta.microworld.pretrain import make_model
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 
@@ -25,9 +24,7 @@ COMMIT = "0123456789abcdef" * 2 + "01234567"
 def repo(tmp_path):
     """A checkpoint of a person, with files that are none of its."""
     folder = tmp_path / "repo"
-    tokenizer = build.reasoning_tokenizer()
-    make_model("qwen3", 16, 2, 2, tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    build.checkpoint(folder, build.reasoning_tokenizer(), layers=2)
     (folder / "LICENSE").write_text("Do as you like.")
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     (folder / "onnx").mkdir()

@@ -30,10 +30,7 @@ LIMIT = 30
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(0)
-    tokenizer = make_tokenizer()
-    make_model("qwen3", 16, 1, 2, tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    build.checkpoint(folder, make_tokenizer())
     write_manifest(folder / "manifest.json", {})
     return folder
 

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from prefdelta.checkpoints.manifest import ManifestError, write_manifest
-from prefdelta.microworld.pretrain import make_model, make_tokenizer
+from prefdelta.microworld.pretrain import make_tokenizer
 from prefdelta.study.models import Chat
 from prefdelta.tables.io import read_table, write_table
 from prefdelta.tables.stages import References, Traces
@@ -18,10 +18,7 @@ from prefdelta.train.settings import ReferenceRun, ReferenceSettings
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(0)
-    tokenizer = make_tokenizer()
-    make_model("qwen3", 16, 1, 2, tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    build.checkpoint(folder, make_tokenizer())
     write_manifest(folder / "manifest.json", {})
     return folder
 

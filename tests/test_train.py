@@ -24,7 +24,7 @@ from prefdelta.checkpoints.manifest import read_manifest, write_manifest
 from prefdelta.checkpoints.settings import PretrainSettings
 from prefdelta.generate.chat import render
 from prefdelta.microworld import authors, problems
-from prefdelta.microworld.pretrain import make_model, make_tokenizer, pretrain_model
+from prefdelta.microworld.pretrain import make_tokenizer, pretrain_model
 from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
 from prefdelta.study.lattice import SIDES, Cell
 from prefdelta.study.models import Chat
@@ -351,10 +351,7 @@ def parts(text):
 def reasoner(request, tmp_path_factory):
     """As ``inputs``, for a policy whose chat template drops the reasoning of assistant turns."""
     folder = tmp_path_factory.mktemp("reasoner")
-    tokenizer = build.reasoning_tokenizer(request.param)
-    torch.manual_seed(0)
-    make_model("qwen3", 16, 1, 2, tokenizer).save_pretrained(folder / "base")
-    tokenizer.save_pretrained(folder / "base")
+    build.checkpoint(folder / "base", build.reasoning_tokenizer(request.param))
     write_manifest(folder / "base" / "manifest.json", {})
     texts = {side: [parts(f"{side} {n}") for n in range(8)] for side in ("chosen", "rejected")}
     return made(folder, [f"What is {n}?" for n in range(8)], texts)

@@ -25,7 +25,7 @@ from prefdelta.endpoint.serving import EndpointError, Served
 from prefdelta.endpoint.transformers_server import Completer, application
 from prefdelta.judge.ratings import JudgeError
 from prefdelta.judge.rubric import messages, parse
-from prefdelta.microworld.pretrain import make_model, make_tokenizer, pretrain_model
+from prefdelta.microworld.pretrain import make_tokenizer, pretrain_model
 from prefdelta.run import provenance
 from prefdelta.study.dimensions import DIMENSIONS
 from prefdelta.study.endpoints import TransformersEndpoint
@@ -55,10 +55,8 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module", params=["llama", "qwen3"])
 def completer(request, tmp_path_factory):
     """An untrained model, of whom any token may come."""
-    folder, tokenizer = tmp_path_factory.mktemp("untrained"), make_tokenizer("ratings")
-    torch.manual_seed(0)
-    make_model(request.param, 16, 2, 2, tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    folder = tmp_path_factory.mktemp("untrained")
+    build.checkpoint(folder, make_tokenizer("ratings"), request.param, layers=2)
     return Completer(folder)
 
 

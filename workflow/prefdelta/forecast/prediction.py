@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from prefdelta.forecast.predictor import Predictor, features, fit_ridge
 from prefdelta.forecast.settings import PredictionSettings
-from prefdelta.forecast.whatif import WhatIf
+from prefdelta.forecast.whatif import OfArms, WhatIf
 from prefdelta.measure.intervals import Array, Interval, item_weights, nested_interval
 from prefdelta.measure.scores import suite_scores
 from prefdelta.measure.settings import ArmSettings
@@ -37,19 +37,13 @@ class Prediction(Table):
     rmse: float = pa.Field(nullable=True, ge=0)
 
 
-class PredictedArms(Table):
+class PredictedArms(OfArms):
     """Measured gain (points) of every arm, and its predictions by a fit without its pair of generator models.
 
     ``predicted_new_generators``: without any arm that has either model; ``predicted_in_sample``: with all arms. Null where the
     fit has too few arms, or none of the arm's kind. Key: the six words.
     """
 
-    policy: str
-    method: str
-    judge: str
-    chosen: str
-    rejected: str
-    selection: str
     n_seeds: int = pa.Field(gt=0)
     estimate: float
     ci_low: float
@@ -57,9 +51,6 @@ class PredictedArms(Table):
     predicted: float = pa.Field(nullable=True)
     predicted_new_generators: float = pa.Field(nullable=True)
     predicted_in_sample: float = pa.Field(nullable=True)
-
-    class Config:
-        unique = ARM
 
 
 def tabulate_prediction(

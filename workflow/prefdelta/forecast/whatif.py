@@ -23,7 +23,21 @@ MANY_PASSES = 4  # more repetition adds little (of pretraining: Muennighoff et a
 SHOWN = 5  # names in a sentence
 
 
-class WhatIf(Table):
+class OfArms(Table):
+    """A row for each arm. Key: the six words."""
+
+    policy: str
+    method: str
+    judge: str
+    chosen: str
+    rejected: str
+    selection: str
+
+    class Config:
+        unique = ARM
+
+
+class WhatIf(OfArms):
     """Every planned arm before training: means over its cells (seeds and draws of traces). Key: the six words.
 
     ``chosen_tokens`` and ``rejected_tokens`` are completion tokens of a pair, the policy's and cut to ``max_length`` where stored
@@ -35,12 +49,6 @@ class WhatIf(Table):
     rejected one. Hours and ``cost`` are those of all ``n_seeds`` cells together.
     """
 
-    policy: str
-    method: str
-    judge: str
-    chosen: str
-    rejected: str
-    selection: str
     trainer: str
     experiments: str
     n_seeds: int = pa.Field(gt=0)
@@ -78,9 +86,6 @@ class WhatIf(Table):
     predicted_gain: float = pa.Field(nullable=True)
     predicted_low: float = pa.Field(nullable=True)
     predicted_high: float = pa.Field(nullable=True)
-
-    class Config:
-        unique = ARM
 
 
 def tabulate_whatif(

@@ -28,11 +28,14 @@ def task_modules(tasks: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(sorted({f"prefdelta.tasks.{module_name(name)}" for name in tasks}))
 
 
+def _task_folders(tasks: Mapping[str, int | Source]) -> list[str | None]:
+    return [source.include_path for source in tasks.values() if isinstance(source, BenchmarkSource)]
+
+
 def _data(tasks: Mapping[str, int | Source]) -> list[str]:
     """The local files that sources name."""
-    sources = [source for source in tasks.values() if isinstance(source, Source)]
-    folders = [source.include_path for source in sources if isinstance(source, BenchmarkSource)]
-    return local_files(*(source.repo for source in sources), *folders)
+    repos = [source.repo for source in tasks.values() if isinstance(source, Source)]
+    return local_files(*repos, *_task_folders(tasks))
 
 
 def suites(study: Study) -> list[str]:
@@ -42,8 +45,7 @@ def suites(study: Study) -> list[str]:
 
 def task_files(study: Study) -> list[str]:
     """The files of tasks that suites name, which say how answers are graded."""
-    sources = [source for suite in study.suites.values() for source in suite.values()]
-    return local_files(*(source.include_path for source in sources if isinstance(source, BenchmarkSource)))
+    return local_files(*(folder for tasks in study.suites.values() for folder in _task_folders(tasks)))
 
 
 def make_items(study: Study, words: Mapping[str, str]) -> Job:

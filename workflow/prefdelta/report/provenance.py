@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from prefdelta.run.codebook import listed
 from prefdelta.run.records import Record
 
 NAMED = 20  # results that a line names at most
@@ -48,5 +49,4 @@ def _plain(text: str) -> str:
 
 
 def _named(files: list[str], results: Path) -> str:
-    names = [f"``{file.removeprefix(f'{results}/')}``" for file in files[:NAMED]]
-    return ", ".join(names) + (f" and {len(files) - NAMED} more" if len(files) > NAMED else "")
+    return listed([f"``{file.removeprefix(f'{results}/')}``" for file in files], NAMED)

@@ -31,7 +31,7 @@ def difference(before: str, now: str) -> str:
     return "its code: " + "; ".join(f"{kind} {listed(names)}" for kind, names in kinds.items() if names)
 
 
-def listed(names: list[str]) -> str:
-    """``names`` in a line, the first few of many."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def listed(names: list[str], shown: int = SHOWN) -> str:
+    """``names`` in a line, of many the first ``shown``."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

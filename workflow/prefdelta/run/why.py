@@ -152,9 +152,12 @@ async def _changed_inputs(workflow: Any, job: Any) -> Any:
         recorded = workflow.persistence.input_checksums(job, file)
         if comparable and len(recorded) == 1 and await file.is_same_checksum(next(iter(recorded)), largest):
             continue
-        words = "has another content" if recorded else "is newer, and what was in it is not known"
         if not comparable:
             words = "is newer, and not of a kind that is compared by content"
+        elif recorded:
+            words = "has another content"
+        else:
+            words = "is newer, and what was in it is not known"
         yield f"its input {names.get(file, file) if file in made else file} {words}"
 
 
