@@ -135,7 +135,7 @@ def asking(port: int, n: int, concurrency: int) -> None:
 
     def answered(number: int, choices: list[answers.Choice]) -> None:
         for choice in choices:
-            assert rubric.parse(choice.content)[1] is None
+            assert rubric.parse(choice, "")[1] is None
 
     limits: Any = {"concurrency": concurrency, "retries": 0, "timeout": 60}
     client.ask(connection, n, body, answered, store=store.Store({}), **limits)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from prefdelta.endpoint.answers import Choice
 from prefdelta.judge.rubric import messages
 from prefdelta.judge.rubric import parse as parse_answer
 from prefdelta.microworld.authors import write
@@ -220,7 +221,7 @@ def test_a_judges_tokenizer_gives_messages_and_answers_back(problem, faults, rng
         assert not set(ids) & set(RATER.all_special_ids)  # nothing unknown among them
         assert RATER.decode(ids) == text
     assert len(ids) == 2 * len(DIMENSIONS) + 1
-    assert parse_answer(RATER.decode(ids)) == (ratings, None)
+    assert parse_answer(Choice(RATER.decode(ids)), trace) == (ratings, None)
 
 
 @pytest.mark.parametrize("writes, tokenizer", [("traces", TOKENIZER), ("ratings", RATER)])
@@ -242,15 +243,17 @@ def test_a_judges_corpus_asks_as_a_judge_is_asked_and_answers_as_the_oracle():
     texts = corpus(200, authors, list(DOMAINS), (2, 4), "ratings", RATER, random.Random(0))
     given = []
     for ids, n_prompt in texts:
-        asked = re.fullmatch(r"<problem>\n(.*)\n</problem>\n<trace>\n(.*)\n</trace>", RATER.decode(ids[1 : n_prompt - 1]))
-        assert not held_out(asked[1])
+        asked = re.fullmatch(
+            r"<problem (\w+)>\n(.*)\n</problem \1>\n<trace \1>\n(.*)\n</trace \1>", RATER.decode(ids[1 : n_prompt - 1])
+        )
+        assert not held_out(asked[2])
         # The rubric, which the corpus leaves out, is left out where the judge is asked, too.
-        turns = messages(asked[1], asked[2])
+        turns = messages(asked[2], asked[3])
         assert RATER.apply_chat_template(turns, add_generation_prompt=True, return_dict=False) == ids[:n_prompt]
         answer = RATER.decode(ids[n_prompt:-1])
-        assert answer.startswith(review(parse(asked[1]), asked[2]) + "{")
-        ratings, reason = parse_answer(answer)
+        assert answer.startswith(review(parse(asked[2]), asked[3]) + "{")
+        ratings, reason = parse_answer(Choice(answer), asked[3])
         assert reason is None
-        assert ratings == {name: round(score) for name, score in grade(parse(asked[1]), asked[2]).items()}
+        assert ratings == {name: round(score) for name, score in grade(parse(asked[2]), asked[3]).items()}
         given += ratings.values()
     assert set(given) == set(LEVELS)

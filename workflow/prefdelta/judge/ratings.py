@@ -142,10 +142,9 @@ class _Rated:
 
     def _read(self, row: int, group: int, repeat: int, choice: Choice) -> bool:
         """Takes the ratings that are not there yet. Returns whether some are missing that another try may bring."""
-        ratings, reason = rubric.parse(choice.content, self.groups[group])
-        if reason and choice.finish_reason == "length":
-            reason = "cut off at max_tokens"
+        ratings, reason = rubric.parse(choice, self.traces.row(row)[2], self.groups[group])
         if (reason := choice.declined or reason) not in self.reasons:
+            log.warning("missing ratings (%s), the first such answer: %.500r", reason, choice.content or choice.reasoning)
             self.reasons.append(reason)
         for dimension, rating in ratings.items():
             place = (row, repeat, DIMENSIONS.index(dimension))

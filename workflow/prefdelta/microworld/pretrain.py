@@ -27,13 +27,14 @@ log = logging.getLogger(__name__)
 HEAD_SIZE = 32  # the smallest that the attention kernels of inference engines take; independent of the width
 SPECIAL = ("<pad>", "<user>", "<assistant>", "<end>", "<unknown>")
 TOKEN = r"[a-h]\)| ?[A-Za-z]+|."  # a label, a word with the space before it, or a single character
-# What stands around a problem and a trace in a judge's message, and the pieces of its answer.
+# What stands around a problem and a trace in a judge's message, with the fences in pairs of digits; and the pieces of its answer.
 JUDGING = (
-    *("<problem>\n", "\n</problem>\n<trace>\n", "\n</trace>"),
+    *("<problem ", "\n</problem ", ">\n<trace ", "\n</trace ", ">\n", ">"),
     *(f'{", " if place else "{"}"{dimension}": ' for place, dimension in enumerate(DIMENSIONS)),
     "}",
 )
-JUDGING_TOKEN = "|".join([*map(re.escape, JUDGING), TOKEN])
+FENCE = [f"{byte:02x}" for byte in range(256)]
+JUDGING_TOKEN = "|".join([*map(re.escape, JUDGING), "[0-9a-f]{2}(?=[0-9a-f]*>)", TOKEN])
 CHAT_TEMPLATE = (  # a rubric (system) is English, which no model here reads: a judge has learned what it asks for
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}<assistant>{% generation %}{{ message['content'] }}<end>{% endgeneration %}"
@@ -53,7 +54,7 @@ def make_tokenizer(writes: Writes = "traces") -> PreTrainedTokenizerFast:
     """
     words = [*NAMES, " has", *OPERATOR_OF_VERB, "x", " to", " left", *(f"{label})" for label in LABELS)]
     words += sorted({word for filler in FILLER for word in re.findall(TOKEN, filler)})
-    words += JUDGING if writes == "ratings" else ()
+    words += [*JUDGING, *FENCE] if writes == "ratings" else []
     vocabulary = {token: index for index, token in enumerate([*SPECIAL, *"0123456789+-*=;# ", *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PATTERN[writes]), behavior="isolated")

@@ -16,7 +16,7 @@ from prefdelta.microworld.oracle import grade
 from prefdelta.microworld.problems import parse
 from prefdelta.study.dimensions import LEVELS
 
-_ASKED = re.compile(r"<problem>\n(.*)\n</problem>\n<trace>\n(.*)\n</trace>", re.DOTALL)
+_ASKED = re.compile(r"<problem (\w+)>\n(.*)\n</problem \1>\n<trace \1>\n(.*)\n</trace \1>", re.DOTALL)
 
 
 def answer(rubric: str, message: str, noise: float, unparsable: float, rng: random.Random) -> str:
@@ -25,10 +25,10 @@ def answer(rubric: str, message: str, noise: float, unparsable: float, rng: rand
     Each level is the oracle's score plus a normal error of standard deviation ``noise``. A share ``unparsable`` of the
     answers is cut short, as those of language models at times are. Raises ValueError for a message without problem and trace.
     """
-    asked = _ASKED.search(message)
+    asked = _ASKED.fullmatch(message)
     if not asked:
-        raise ValueError("the last message holds no <problem> and <trace>")
-    scores = grade(parse(asked[1]), asked[2])
+        raise ValueError("the last message is no problem and trace between their fences")
+    scores = grade(parse(asked[2]), asked[3])
     levels = {name: min(max(round(score + rng.gauss(0, noise)), LEVELS[0]), LEVELS[-1]) for name, score in scores.items()}
     text = json.dumps({name: level for name, level in levels.items() if name in rubric})
     return text[: rng.randrange(len(text))] if rng.random() < unparsable else text
