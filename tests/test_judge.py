@@ -1,5 +1,6 @@
 """The judge over a real server on the loopback, the rubric's answers, and servers that misbehave."""
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -18,7 +19,8 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback import KEY, completion, entries, eventually, refusal, running, server, url
+from loopback import KEY, completion, entries, eventually, refusal, running, serve, server, url
+from starlette.routing import Route
 
 from prefdelta.checkpoints.manifest import write_manifest
 from prefdelta.endpoint import serve_vllm
@@ -456,6 +458,25 @@ def test_a_judge_that_is_killed_half_way_goes_on_from_the_store(tmp_path):
         del bodies[:]
         assert rate(tmp_path, endpoint).equals(expected)
         assert len(bodies) == asked - n_stored
+
+
+def test_two_runs_at_once_pay_once(tmp_path):
+    async def slowly(request):
+        body = await request.json()
+        bodies.append(json.dumps(body))
+        await asyncio.sleep(0.2)
+        return judge(0, body)
+
+    bodies = []
+    write_table(TRACES, Traces, tmp_path / "traces.parquet")
+    with serve([Route("/v1/chat/completions", slowly, methods=["POST"])]) as address:
+        words = [settings(url(address)).model_dump_json(), asking(concurrency=2).model_dump_json()]
+        job = subprocess.Popen([sys.executable, "-c", JOB, *words], cwd=tmp_path)
+        eventually(lambda: bodies, patience=60)
+        rate(tmp_path / "again", url(address))
+        assert job.wait(timeout=60) == 0
+    assert len(bodies) == len(set(bodies)) == len(TRACES) * 2
+    assert len(entries(tmp_path / "store")) == len(bodies)
 
 
 def test_a_server_that_dies_in_mid_run_fails_the_job_at_once_and_a_rerun_goes_on(tmp_path):

@@ -1,5 +1,6 @@
 """The store of requests and answers: what it gives back, and what it survives."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -115,6 +116,102 @@ def test_an_entry_that_is_damaged_within_is_none(folder):
     line = segment.read_bytes()
     segment.write_bytes(line[:200] + b"\0" * 20 + line[220:])
     assert get() is None
+
+
+def test_no_flipped_bit_is_believed_and_what_was_damaged_can_be_put_again(folder):
+    put()
+    (segment,) = folder.rglob("*.jsonl")
+    line = segment.read_bytes()
+    believed = []
+    for place, byte in enumerate(line):
+        segment.write_bytes(line[:place] + bytes([byte ^ 1 << place % 8]) + line[place + 1 :])
+        believed += [place] if get() is not None else []
+    assert believed == []
+    put()
+    assert get() == RESPONSE
+
+
+def test_a_damaged_line_is_told_with_its_file_and_number(folder, caplog):
+    put()
+    put(REQUEST | {"seed": 4})
+    first, second = (segment.read_bytes() for segment in folder.rglob("*.jsonl"))
+    for segment in folder.rglob("*.jsonl"):
+        segment.unlink()
+    segment = next(folder.iterdir()) / "a.jsonl"
+    segment.write_bytes(first + second.replace(b"choices", b"choicfs") + first[:50])  # who wrote it was killed
+    Store(ENDPOINT)
+    (told,) = caplog.messages
+    assert told.startswith(f"{segment}, line 2: a damaged entry is left out, and asked for again")
+
+
+def old(line):
+    """``line`` as it was written before there were checksums."""
+    key, _, rest = line.partition(b', "crc32": ')
+    return key + b", " + rest[12:]
+
+
+def test_lines_from_before_there_were_checksums_are_read_where_they_are_whole(folder):
+    put()
+    (segment,) = folder.rglob("*.jsonl")
+    line = old(segment.read_bytes())
+    assert list(json.loads(line)) == ["key", "endpoint", "request", "response", "usage", "seconds"]
+    segment.write_bytes(line)
+    assert get() == RESPONSE
+    for damaged in (
+        line.replace(b"1+1", b"1+2"),
+        line.replace(b'"response"', b'"respomse"'),
+        line.replace(b'"key": "', b'"key": "0'),
+    ):
+        assert damaged != line
+        segment.write_bytes(damaged)
+        assert get() is None
+
+
+def test_a_later_store_sees_what_another_process_puts_once_it_claims_the_key(folder):
+    first, key = Store(ENDPOINT), Store(ENDPOINT).key(REQUEST)
+    put()
+    assert first.get(key) is None
+    assert first.claim(key)
+    assert first.get(key) == RESPONSE
+    first.release(key)
+    put(REQUEST | {"seed": 5})
+    other = first.key(REQUEST | {"seed": 5})
+    assert first.claim(other)
+    assert first.get(other) == RESPONSE
+
+
+CLAIMING = """
+import sys, time
+from prefdelta.endpoint.store import Store
+assert Store({"kind": "url", "base_url": "http://a/v1"}).claim(sys.argv[1])
+print("claimed", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_claim_keeps_others_away_and_ends_with_its_process():
+    store = Store(ENDPOINT)
+    key, other = store.key(REQUEST), store.key(REQUEST | {"seed": 4})
+    job = subprocess.Popen([sys.executable, "-c", CLAIMING, key], stdout=subprocess.PIPE)
+    try:
+        assert job.stdout.readline() == b"claimed\n"
+        assert not store.claim(key)
+        assert store.claim(other)
+    finally:
+        job.kill()
+        job.wait()
+        job.stdout.close()
+    assert store.claim(key)
+
+
+def test_without_locks_a_claim_is_granted_and_it_is_told_once(monkeypatch, caplog):
+    def lockless(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", lockless)
+    store = Store(ENDPOINT)
+    assert store.claim(store.key(REQUEST)) and store.claim(store.key(REQUEST))
+    assert [("no locks" in told) for told in caplog.messages] == [True]
 
 
 def test_many_processes_write_at_once_and_nothing_is_lost(folder):

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 # For a client of the openai package: without the headers that tell servers about this machine.
 UNTOLD: Any = {f"X-Stainless-{name}": Omit() for name in ("Arch", "Lang", "OS", "Package-Version", "Runtime", "Runtime-Version")}
 _LONGEST_PAUSE = 120.0  # seconds; who is told to wait longer gives up
+_CLAIMED = 0.2  # seconds until it is looked again whether another run has got an answer
 PROGRESS = 30.0  # seconds between two lines in the log
 
 
@@ -129,15 +130,19 @@ class _Asker:
         key = self.store.key(body)
         while key in self.asking:  # somebody asks just this
             await self.asking[key].wait()
-        stored = self.store.get(key)
-        if stored is not None:
+        if (stored := self.store.get(key)) is not None:
             await asyncio.sleep(0)  # a long row of stored answers must not keep others from working
             return choices(stored)
         parts = adapted(body, self.lacks)
         if parts != [body]:
             return [choice for part in parts for choice in await self._answer(part)]
         self.asking[key] = asyncio.Event()
+        claimed = False
         try:
+            while not (claimed := self.store.claim(key)):  # another run asks just this
+                await asyncio.sleep(_CLAIMED)
+            if (stored := self.store.get(key)) is not None:
+                return choices(stored)
             started = time.monotonic()
             text = json.dumps(body)
             response, made = await self._send(text.encode())
@@ -157,6 +162,8 @@ class _Asker:
                 raise EndpointError(f"{self.connection.base_url} failed: {self._told(error)}") from None
             missing = lack
         finally:
+            if claimed:
+                self.store.release(key)
             self.asking.pop(key).set()
         learn(self.lacks, missing, self.connection.base_url)
         return await self._answer(body)
