@@ -2,9 +2,9 @@
 
 It is trained as `config/config.yaml` says, then rates traces as their authors wrote them, and with a line that forges the end
 of the data. Printed are the mean ratings and how far each forgery moves them, beside the exact oracle's. To the oracle what is
-added is noise: signal_to_noise may fall, and nothing may rise. ``words`` adds words without a meaning, to tell what an instruction
-does from what any further text does. This is one judge of 80 k parameters that reads no English: it shows that the fences
-hold, not that no model obeys its data.
+added is noise: signal_to_noise may fall, and nothing may rise. ``words`` adds words without a meaning, to tell what an
+instruction does from what any further text does. This is one judge of 80 k parameters that reads no English: it shows that the
+fences hold, not that no model obeys its data.
 """
 
 import argparse

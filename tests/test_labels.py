@@ -72,7 +72,12 @@ REFUSED = {  # what is wrong -> (lines, what the message must hold)
     "level below": ([f"{FIRST},factuality,0,0"], ["line 2", "from 1 to 5"]),
     "level above": ([f"{FIRST},factuality,6,0", f"{SECOND},factuality,7,0"], ["line 2", "from 1 to 5", "2 such lines"]),
     "level between": ([f"{FIRST},factuality,3.5,0"], ["line 2", "from 1 to 5"]),
-    "no level": ([f"{FIRST},factuality,,0"], ["line 2", "from 1 to 5"]),
+    "no level": ([f"{FIRST},factuality,x,0"], ["line 2", "from 1 to 5"]),
+    "level of two digits": ([f"{FIRST},factuality,4 5,0"], ["line 2", "from 1 to 5"]),
+    "not a number": ([f"{FIRST},factuality,N/A,0"], ["line 2", "from 1 to 5"]),
+    "after empty lines": (["", ",,,", f"{FIRST},factuality,6,0"], ["line 4", "from 1 to 5", "1 such lines"]),
+    "a cell too many": ([*lines(0), f"{FIRST},factuality,4,0,1"], [f"line {len(lines(0)) + 2}", "5 cells under 4"]),
+    "nothing rated": ([f"{trace},{name},,0" for trace in TRACES["trace_id"] for name in DIMENSIONS], ["none of these 4 traces"]),
     "negative repeat": ([f"{FIRST},factuality,3,-1"], ["line 2", "repeat"]),
     "no repeat": ([f"{FIRST},factuality,3,"], ["line 2", "repeat"]),
     "key twice": ([*lines(0), f"{FIRST},factuality,5,0"], ["line 2", "several lines", "2 such lines"]),
@@ -87,6 +92,47 @@ def test_wrong_labels_are_refused_with_file_and_line(what, tmp_path):
         read(tmp_path, rows)
     for word in [str(tmp_path / "labels.csv"), *words]:
         assert word in str(error.value)
+
+
+def spreadsheet(separator=",", ending="\r\n", mark="\ufeff", level="{}.0"):
+    """`lines` as people and spreadsheets write them, with empty cells and lines."""
+    title = {name: name.replace("_", " ").capitalize() for name in DIMENSIONS}
+    rows = [line.split(",") for line in lines(0, 1)]
+    rows = [[trace, title[name], level.format(rating), f"{repeat}.0"] for trace, name, rating, repeat in rows]
+    rows = [["Trace ID", "Dimension", "Rating", "repeat"], *rows, [""] * 4, [""]]
+    return mark + ending.join(f"{separator} ".join(row) for row in rows) + ending
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        spreadsheet(),
+        spreadsheet(";", level="{},0"),
+        spreadsheet("\t", "\n", "", "{}"),
+        spreadsheet().replace("Step coherence", '"Step-Coherence "'),
+        "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in [HEADER, *lines(0, 1)]),
+    ],
+    ids=["commas", "semicolons", "tabs", "quoted", "all quoted"],
+)
+def test_labels_are_read_as_spreadsheets_write_them(content, tmp_path):
+    file = tmp_path / "labels.csv"
+    file.write_text(content, encoding="utf-8", newline="")
+    labels = Ratings.validate(read_labels(file, TRACES["trace_id"], "people"))
+    assert labels.sort(pl.all()).equals(read(tmp_path, lines(0, 1)).sort(pl.all()))
+
+
+def test_an_empty_cell_is_missing_and_a_trace_of_which_all_are_empty_is_not_rated(tmp_path):
+    rows = [f"{SECOND},{name},,0" for name in DIMENSIONS]
+    rows += [f"{FIRST},{name},{'' if name == 'factuality' else 3},0" for name in DIMENSIONS]
+    labels = read(tmp_path, rows)
+    assert set(labels["trace_id"]) == {FIRST}
+    assert dict(labels.select("dimension", "rating").iter_rows()) == dict.fromkeys(DIMENSIONS, 3) | {"factuality": None}
+    assert labels["reason"].drop_nulls().to_list() == ["not labelled"]
+
+
+def test_a_column_that_stands_twice_is_refused(tmp_path):
+    with pytest.raises(LabelsError, match=r"labels.csv has the column rating more than once"):
+        read(tmp_path, lines(0), "trace_id,dimension,rating,Rating")
 
 
 @pytest.mark.parametrize("column", ["trace_id", "dimension", "rating"])
