@@ -77,7 +77,8 @@ class _Batches:
             files = [file for file in sorted(self.folder.glob("*.jsonl")) if not file.name.startswith(".")]
             waiting = [file for file in files if not open_keys.isdisjoint(_places(file))]
             submitted = {key for file in waiting for key in _places(file)}
-            waiting += self._write(part for part in parts() if self.store.key(part) in open_keys - submitted)
+            unasked = (part for part in parts() if self.store.key(part) in open_keys - submitted)
+            waiting += self._write(self.store.spending.affordable(unasked, _bodies(files)))
             batches = [(file, self._submitted(file)) for file in waiting]
             for file, batch in batches:
                 self._collect(file, self._ended(batch))
@@ -200,6 +201,7 @@ class _Batches:
             if complete:
                 self.store.put(line["custom_id"], json.dumps(request), content, None)
             else:
+                self.store.put_apart(json.dumps(request), content, None)
                 learn(self.lacks, "n", self.connection.base_url)
             return ""
         text = json.dumps([content, line.get("error")])
@@ -217,6 +219,12 @@ class _Batches:
             with self.client.files.with_streaming_response.content(identifier) as response:
                 response.stream_to_file(copy.name)
             yield from map(json.loads, copy)
+
+
+def _bodies(files: list[Path]) -> Iterator[Body]:
+    for file in files:
+        with file.open("rb") as lines:
+            yield from (json.loads(line)["body"] for line in lines)
 
 
 def _places(file: Path) -> dict[str, int]:

@@ -145,10 +145,12 @@ class _Asker:
                 return choices(stored)
             started = time.monotonic()
             text = json.dumps(body)
-            response, made = await self._send(text.encode())
-            if len(made) >= body.get("n", 1):
-                self.store.put(key, text, response, time.monotonic() - started)
-                return made
+            async with self.store.spending.reserved(body):
+                response, made = await self._send(text.encode())
+                if len(made) >= body.get("n", 1):
+                    self.store.put(key, text, response, time.monotonic() - started)
+                    return made
+                self.store.put_apart(text, response, time.monotonic() - started)
             missing = "n"  # it was passed over in silence
         except APIStatusError as error:
             lack = lacking(error.status_code, str(error.body), body)

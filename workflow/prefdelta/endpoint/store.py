@@ -26,8 +26,10 @@ from typing import Any
 
 import numpy as np
 
+from prefdelta.endpoint.spending import Spending
 from prefdelta.run.atomic import write_text
 from prefdelta.run.errors import PrefdeltaError
+from prefdelta.study.run import RequestsRun
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +94,12 @@ class _Places:
 class Store:
     """The answers of one endpoint. Only where they lie is held in memory. A process has one at a time for each endpoint."""
 
-    def __init__(self, identity: dict[str, Any]) -> None:
-        """``identity``: what determines the endpoint's answers besides the request. Reads the keys of all entries."""
-        self.identity = identity
+    def __init__(self, identity: dict[str, Any], spending: Spending | None = None) -> None:
+        """``identity``: what determines the endpoint's answers besides the request. Reads the keys of all entries.
+
+        ``spending`` counts all of them, also those that are put later.
+        """
+        self.identity, self.spending = identity, spending or Spending("", RequestsRun(), "")
         self.folder = Path(os.environ.get("PREFDELTA_STORE") or "store") / _digest(identity)[:16]
         self._endpoint = json.dumps(identity)
         self._places = _Places()
@@ -151,6 +156,11 @@ class Store:
             os.write(self._lock_file(), b".")
         self._n_put += 1
         self._places.put(key, offset)
+        self.spending.count(line)
+
+    def put_apart(self, request: str, response: dict[str, Any], seconds: float | None) -> None:
+        """`put` of what is no whole answer, but was paid for: it counts, and nobody gets it."""
+        self.put(uuid.uuid4().hex * 2, request, response, seconds)
 
     def claim(self, key: str) -> bool:
         """Whether ``key`` is this process's to ask; False while another one is asking for it. Raises StoreError.
@@ -234,6 +244,7 @@ class Store:
                     n_lines += 1
                     if begin := _whole(line):
                         self._places.put(begin["key"].decode(), number << _OFFSET | offset)
+                        self.spending.count(line)
                     else:
                         damaged.append(n_lines)
                     offset += len(line)

@@ -12,6 +12,7 @@ from prefdelta.endpoint import batch, client
 from prefdelta.endpoint.answers import Body, Choice
 from prefdelta.endpoint.servers import connected
 from prefdelta.endpoint.serving import EndpointError, Served
+from prefdelta.endpoint.spending import Spending
 from prefdelta.endpoint.store import Store
 from prefdelta.generate.chat import encode
 from prefdelta.generate.completions import Completion, GenerateError, Request, check_room, completion, from_parts
@@ -65,8 +66,10 @@ def complete(
             settings.endpoint, Served(settings.model, checkpoint, settings.dtype, run.model), threads=threads, log_file=log_file
         ) as connection:
             ask = batch.ask if run.requests.batch else partial(client.ask, concurrency=run.requests.concurrency)
-            known, words = Store(connection.identity), run.requests
+            spending = Spending(settings.model, run.requests, "run.generators.<its name>")
+            known, words = Store(connection.identity, spending), run.requests
             ask(connection, len(asked), body, answered, store=known, retries=words.retries, timeout=words.timeout)
+            spending.tell()
     except EndpointError as error:
         raise GenerateError(f"{settings.model}: {error}") from None
     for reason, count in dropped.items():

@@ -14,6 +14,7 @@ from prefdelta.endpoint import client
 from prefdelta.endpoint.answers import TOO_LONG, Body, Choice
 from prefdelta.endpoint.servers import connected
 from prefdelta.endpoint.serving import EndpointError, Served
+from prefdelta.endpoint.spending import Spending
 from prefdelta.endpoint.store import Store
 from prefdelta.judge import rubric
 from prefdelta.judge.labels import read_labels
@@ -67,8 +68,10 @@ def rate_traces(
         try:
             with reached as connection:
                 ask = by_batch.ask if requests.batch else partial(client.ask, concurrency=requests.concurrency)
-                kept = Store(connection.identity)
+                spending = Spending(judge.model, requests, f"run.judges.{settings.judge}")
+                kept = Store(connection.identity, spending)
                 rated.ask(partial(ask, connection, store=kept, retries=requests.retries, timeout=requests.timeout))
+                spending.tell()
         except EndpointError as error:
             raise JudgeError(f"the judge {settings.judge}: {error}") from None
         found = rated.table(settings.judge)

@@ -6,7 +6,7 @@ It can stand in the study's file, in a second one (`--configfile study.yaml mach
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prefdelta.study.strict import Count, Strict
 
@@ -25,6 +25,13 @@ class ModelRun(Strict):
     patience: float = Field(default=1800, gt=0, description="seconds until a server must be healthy")
 
 
+class Prices(Strict):
+    """What a provider takes for tokens: with them, what is spent is counted over all runs, and estimated before the first."""
+
+    input: float = Field(ge=0, description="USD for a million tokens that are read")
+    output: float = Field(ge=0, description="USD for a million tokens that are written")
+
+
 class RequestsRun(Strict):
     """How requests to an endpoint are made."""
 
@@ -34,6 +41,19 @@ class RequestsRun(Strict):
     )
     retries: int = Field(default=5, ge=0, description="of a request, with exponential backoff (429, 5xx, connection)")
     timeout: float = Field(default=600, gt=0, description="seconds for one request")
+    prices: Prices | None = Field(default=None, description="of the model, in the way that it is asked (`batch`, say)")
+    cap: float | None = Field(
+        default=None,
+        ge=0,
+        description="USD for this model at this endpoint, in all runs that share the store. A job stops before the request that "
+        "could exceed it, and goes on from there once it is raised. Jobs at the same time do not know what others have under way",
+    )
+
+    @model_validator(mode="after")
+    def _priced(self) -> "RequestsRun":
+        if self.cap is not None and self.prices is None:
+            raise ValueError("cap needs prices: what tokens cost")
+        return self
 
 
 class TrainingRun(Strict):
