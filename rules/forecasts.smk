@@ -28,6 +28,21 @@ use rule plot_capability as plot_whatif with:
         "Figure: arms before training"
 
 
+use rule tabulate_capability as tabulate_requests with:
+    input:
+        unpack(inputs(forecasts.tabulate_requests)),
+    output:
+        **table("requests", "Checks", "requests to paid endpoints"),
+    log:
+        "results/{study}/logs/tables/requests.log",
+    benchmark:
+        "results/{study}/benchmarks/tables/requests.tsv"
+    params:
+        **params(forecasts.tabulate_requests),
+    message:
+        "Table: requests to paid endpoints"
+
+
 use rule tabulate_capability as tabulate_overlap with:
     input:
         unpack(inputs(forecasts.tabulate_overlap)),

@@ -66,6 +66,7 @@ PLANS = {  # what is planned -> (plan, words of its path)
     "balance": (audits.tabulate_balance, {}),
     "figure of balance": (audits.plot_balance, {}),
     "what if": (forecasts.tabulate_whatif, {}),
+    "requests": (forecasts.tabulate_requests, {}),
     "figure of what if": (forecasts.plot_whatif, {}),
     "overlap": (forecasts.tabulate_overlap, {}),
     "prediction": (forecasts.tabulate_prediction, {}),

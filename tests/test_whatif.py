@@ -10,6 +10,7 @@ from prefdelta.configure.load import load_study
 from prefdelta.findings.capability import Capability
 from prefdelta.findings.generator_deltas import GeneratorDeltas
 from prefdelta.forecast.overlap import Overlap, tabulate_overlap
+from prefdelta.forecast.requests import Requests
 from prefdelta.forecast.settings import OverlapSettings, PlannedArm, WhatIfFigureSettings, WhatIfSettings
 from prefdelta.forecast.whatif import WhatIf, answer_whatif, tabulate_whatif
 from prefdelta.forecast.whatif_figure import plot_whatif
@@ -281,15 +282,16 @@ def test_the_figure_says_where_its_prediction_comes_from(whatif, predictor, tmp_
     given = {"full": four_pairs(), "top3-overall": four_pairs()[1:], "flipped-3": flip(four_pairs()[:3])}
     given = {pair_set(selection): pairs for selection, pairs in given.items()}
     whatif(*(an_arm(selection=named.selection) for named in given), given=given, predictor=predictor)
-    table, overlap, figure = tmp_path / "whatif.csv", tmp_path / "overlap.csv", tmp_path / "figure.png"
+    table, overlap, requests, figure = (tmp_path / name for name in ("whatif.csv", "overlap.csv", "requests.csv", "figure.png"))
+    write_result_table(rows_to_table([], Requests), Requests, requests)
     pairs = {named: tmp_path / f"j-{named.selection}.parquet" for named in given}
     tabulate_overlap(pairs, overlap, settings=OverlapSettings(groups=[list(pairs)]))
     settings = WhatIfFigureSettings(study="s", suite="ood", shipped=True, **GATES)
-    plot_whatif(table, overlap, predictor, figure, settings=settings)
+    plot_whatif(table, overlap, requests, predictor, figure, settings=settings)
     told, size = figure.with_suffix(".rst").read_text(), figure.with_suffix(".svg").stat().st_size
     assert ("arms of the micro-world (out_of_domain)" in told) == (predictor is not None)
     assert "Mean overall delta of 0 or less: good over bad, flipped-3." in told
     assert "own arms" not in told
     write_result_table(rows_to_table([], Overlap), Overlap, overlap)
-    plot_whatif(table, overlap, predictor, figure, settings=settings)
+    plot_whatif(table, overlap, requests, predictor, figure, settings=settings)
     assert 0 < figure.with_suffix(".svg").stat().st_size < size

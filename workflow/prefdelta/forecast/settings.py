@@ -4,6 +4,7 @@ from typing import Literal
 
 from prefdelta.measure.settings import ArmSettings, Bootstrap
 from prefdelta.study.lattice import PairSet, Side
+from prefdelta.study.run import Prices
 from prefdelta.study.strict import Strict
 from prefdelta.study.study import Cost
 
@@ -32,6 +33,29 @@ class WhatIfSettings(Strict):
     suite: str
     arms: list[PlannedArm]
     cost: Cost | None
+
+
+class Asked(Strict):
+    """What a generator or a judge (``name``) asks of an endpoint for each prompt.
+
+    ``characters`` are sent with each request besides the prompt, and a trace of ``trace_tokens``.
+    """
+
+    name: str
+    generator: str
+    model: str
+    requests_per_prompt: int
+    characters: int
+    trace_tokens: int
+    max_tokens: int
+    prices: Prices | None
+    cap: float | None
+
+
+class RequestsSettings(Strict):
+    """Of `tabulate_requests`."""
+
+    asked: list[Asked]
 
 
 class WhatIfFigureSettings(Strict):

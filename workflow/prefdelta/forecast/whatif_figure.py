@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from prefdelta.forecast.overlap import Overlap
 from prefdelta.forecast.predictor import read_predictor
+from prefdelta.forecast.requests import Requests, answer_requests
 from prefdelta.forecast.settings import WhatIfFigureSettings
 from prefdelta.forecast.whatif import MANY_PASSES, WhatIf, answer_whatif, arm_names
 from prefdelta.measure import plotting
@@ -18,8 +19,13 @@ from prefdelta.tables.io import read_result_csv
 MANY_MATRICES = 4  # more of them are plotted only where three pair sets or more are compared
 
 
-def plot_whatif(table: Path, overlap: Path, predictor: Path | None, figure: Path, *, settings: WhatIfFigureSettings) -> None:
-    """Plots what each arm will be: deltas, predicted gain, budget; and which pairs the arms of two generators share."""
+def plot_whatif(
+    table: Path, overlap: Path, requests: Path, predictor: Path | None, figure: Path, *, settings: WhatIfFigureSettings
+) -> None:
+    """Plots what each arm will be: deltas, predicted gain, budget; and which pairs the arms of two generators share.
+
+    ``requests`` (`Requests`) are told in words.
+    """
     arms, groups = read_result_csv(table, WhatIf), read_result_csv(overlap, Overlap).partition_by("chosen", "rejected")
     if len(groups) > MANY_MATRICES:
         groups = [rows for rows in groups if len(rows) > 1]  # of at least three pair sets
@@ -45,7 +51,12 @@ def plot_whatif(table: Path, overlap: Path, predictor: Path | None, figure: Path
         figure,
         title=f"{settings.study} before any training",
         question="What will each arm be, before it is trained?",
-        answers={"": answer_whatif(arms, settings.identical_pairs, settings.truncated)},
+        answers={
+            "": [
+                *answer_whatif(arms, settings.identical_pairs, settings.truncated),
+                *answer_requests(read_result_csv(requests, Requests)),
+            ]
+        },
         caveat=caveat,
     )
 

@@ -1,15 +1,19 @@
 """Plans of what is known, or predicted, of arms before they are trained."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
 from prefdelta.forecast.settings import (
+    Asked,
     OverlapSettings,
     PlannedArm,
     PredictionSettings,
+    RequestsSettings,
     WhatIfFigureSettings,
     WhatIfSettings,
 )
+from prefdelta.judge import rubric
 from prefdelta.measure.settings import SuiteSettings
 from prefdelta.plan.findings import (
     base_evals,
@@ -21,10 +25,15 @@ from prefdelta.plan.findings import (
     trained_pairs,
     with_cells,
 )
+from prefdelta.plan.generation import generator_sampling, requests_run
 from prefdelta.plan.job import Files, Job
+from prefdelta.plan.rating import judge_requests
 from prefdelta.plan.training import reference_file, training_run
 from prefdelta.study import paths
-from prefdelta.study.lattice import SIDES, Arm, PairSet, arms, trained_arms, trained_cells
+from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.endpoints import UrlEndpoint
+from prefdelta.study.generators import DatasetGenerator, OpenAIGenerator
+from prefdelta.study.lattice import SIDES, Arm, PairSet, arms, rated_generators, trained_arms, trained_cells
 from prefdelta.study.study import Study
 
 Reference = tuple[str, int, str, str]  # policy, length limit, arithmetic, generator
@@ -101,9 +110,62 @@ def plot_whatif(study: Study, words: Mapping[str, str]) -> Job:
     inputs: dict[str, Files] = {
         "table": table(study, "whatif"),
         "overlap": table(study, "overlap"),
+        "requests": table(study, "requests"),
         "predictor": predictor_file(study),
     }
     return Job(inputs, settings)
+
+
+def _asked_generators(study: Study) -> list[Asked]:
+    found = []
+    for name, generator in study.generators.items():
+        if isinstance(generator, OpenAIGenerator) and isinstance(generator.endpoint, UrlEndpoint):
+            sampling, run = generator_sampling(study, generator), requests_run(study, name)
+            found.append(
+                Asked(
+                    name=name,
+                    generator=name,
+                    model=generator.model,
+                    requests_per_prompt=sampling.samples,
+                    characters=len(generator.system or ""),
+                    trace_tokens=0,
+                    max_tokens=sampling.max_new_tokens,
+                    prices=run.prices,
+                    cap=run.cap,
+                )
+            )
+    return found
+
+
+def _asked_judges(study: Study) -> list[Asked]:
+    found = []
+    for name, generators in rated_generators(study).items():
+        judge = study.judges[name]
+        groups = [(dimension,) for dimension in DIMENSIONS] if judge.separate_dimensions else [DIMENSIONS]
+        sent = [json.dumps([rubric.messages("", "", group), rubric.response_format(group)]) for group in groups]
+        run = judge_requests(study, name)
+        for writer in generators if isinstance(judge.endpoint, UrlEndpoint) else []:
+            generator = study.generators[writer]
+            sampling = study.sampling if isinstance(generator, DatasetGenerator) else generator_sampling(study, generator)
+            found.append(
+                Asked(
+                    name=name,
+                    generator=writer,
+                    model=judge.model,
+                    requests_per_prompt=sampling.samples * judge.repeats // judge.choices_per_request * len(groups),
+                    characters=sum(map(len, sent)) // len(groups),
+                    trace_tokens=sampling.max_new_tokens,
+                    max_tokens=judge.max_tokens * judge.choices_per_request,
+                    prices=run.prices,
+                    cap=run.cap,
+                )
+            )
+    return found
+
+
+def tabulate_requests(study: Study, words: Mapping[str, str]) -> Job:
+    settings = RequestsSettings(asked=[*_asked_generators(study), *_asked_judges(study)])
+    return Job({"prompts": paths.TRAINING_PROMPTS.format(study=study.study)}, settings)
 
 
 def tabulate_overlap(study: Study, words: Mapping[str, str]) -> Job:

@@ -51,6 +51,11 @@ def generator_sampling(study: Study, generator: CheckpointGenerator | OpenAIGene
     return study.sampling.changed(*overrides, generator.sampling)
 
 
+def requests_run(study: Study, generator: str) -> RequestsRun:
+    """How requests to a generator are made; its draws are asked as it is."""
+    return study.run.generators.get(generator.partition(".draw")[0], RequestsRun())
+
+
 def _checkpoint(study: Study, model: str, backend: str) -> CheckpointSettings:
     return CheckpointSettings.model_validate({**inference(study, model).model_dump(), "backend": backend})
 
@@ -86,7 +91,7 @@ def sample_traces(study: Study, words: Mapping[str, str]) -> Job:
             kept = generator.model_dump(include=set(ApiSettings.model_fields))
             served = needed_model(study, name)
             backend = ApiSettings.model_validate({**kept, "dtype": inference(study, served).dtype if served else "auto"})
-            requests, started = study.run.generators.get(name.partition(".draw")[0]), generator.endpoint.kind
+            requests, started = requests_run(study, name), generator.endpoint.kind
     if not isinstance(generator, DatasetGenerator):
         sampling = generator_sampling(study, generator)
         seed = derived_seed(study, "traces", generator.model, generator.seed)

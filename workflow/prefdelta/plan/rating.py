@@ -24,6 +24,11 @@ def judge_family(study: Study, judge: str) -> str | None:
     return study.models[model].family if model else None
 
 
+def judge_requests(study: Study, judge: str) -> RequestsRun:
+    """How requests to a judge are made."""
+    return study.run.judges.get(judge, RequestsRun(timeout=60))
+
+
 def rate_traces(study: Study, words: Mapping[str, str]) -> Job:
     name = words["judge"]
     judge, model = study.judges[name], judge_model(study, name)
@@ -35,6 +40,6 @@ def rate_traces(study: Study, words: Mapping[str, str]) -> Job:
             "labels": labels or [],
         },
         RatingsSettings(judge=name, settings=judge, dtype=inference(study, model).dtype if model else "auto"),
-        RatingsRun(requests=study.run.judges.get(name, RequestsRun(timeout=60)), model=model_run(study, model)),
+        RatingsRun(requests=judge_requests(study, name), model=model_run(study, model)),
         server_modules(None if labels else judge.endpoint.kind),
     )
