@@ -2,9 +2,7 @@
 
 import logging
 from collections import Counter
-from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from transformers import AutoTokenizer
 
@@ -64,9 +62,8 @@ def complete(
         with connected(
             settings.endpoint, Served(settings.model, checkpoint, settings.dtype, run.model), threads=threads, log_file=log_file
         ) as connection:
-            ask = batch.ask if run.requests.batch else partial(client.ask, concurrency=run.requests.concurrency)
-            known, words = Store(connection.identity), run.requests
-            ask(connection, len(asked), body, answered, store=known, retries=words.retries, timeout=words.timeout)
+            ask = batch.ask if run.requests.batch else client.ask
+            ask(connection, len(asked), body, answered, store=Store(connection.identity), run=run.requests)
     except EndpointError as error:
         raise GenerateError(f"{settings.model}: {error}") from None
     for reason, count in dropped.items():
@@ -89,15 +86,12 @@ def _completion(choice: Choice, think: tuple[str, str]) -> Completion | str:
     """The completion of a choice, or why it is none. Raises GenerateError where the endpoint does not count tokens."""
     if choice.declined:
         return choice.declined
-    if choice.finish_reason not in ("stop", "length"):
-        return f"ended with '{choice.finish_reason}'"
     # Surrogates are what JSON can hold and a table can't.
     content, reasoning = ((text or "").encode(errors="replace").decode() for text in (choice.content, choice.reasoning))
     if not content.strip() and not reasoning.strip():
         return "empty"
     if choice.n_tokens is None:
         raise GenerateError("the endpoint does not say how many tokens it wrote (`usage.completion_tokens`)")
-    finish_reason: Literal["stop", "length"] = "length" if choice.finish_reason == "length" else "stop"
     if reasoning:
-        return from_parts(reasoning.strip(), content.strip(), choice.n_tokens, finish_reason)
-    return completion(content, choice.n_tokens, finish_reason, think)
+        return from_parts(reasoning.strip(), content.strip(), choice.n_tokens, choice.finish_reason)
+    return completion(content, choice.n_tokens, choice.finish_reason, think)

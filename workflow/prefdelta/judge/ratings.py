@@ -11,7 +11,8 @@ import polars as pl
 from prefdelta.checkpoints.manifest import checked_folder
 from prefdelta.endpoint import batch as by_batch
 from prefdelta.endpoint import client
-from prefdelta.endpoint.answers import TOO_LONG, Body, Choice
+from prefdelta.endpoint.answers import Body, Choice
+from prefdelta.endpoint.refusals import TOO_LONG
 from prefdelta.endpoint.servers import connected
 from prefdelta.endpoint.serving import EndpointError, Served
 from prefdelta.endpoint.store import Store
@@ -66,9 +67,8 @@ def rate_traces(
         )
         try:
             with reached as connection:
-                ask = by_batch.ask if requests.batch else partial(client.ask, concurrency=requests.concurrency)
-                kept = Store(connection.identity)
-                rated.ask(partial(ask, connection, store=kept, retries=requests.retries, timeout=requests.timeout))
+                ask = by_batch.ask if requests.batch else client.ask
+                rated.ask(partial(ask, connection, store=Store(connection.identity), run=requests))
         except EndpointError as error:
             raise JudgeError(f"the judge {settings.judge}: {error}") from None
         found = rated.table(settings.judge)
