@@ -7,9 +7,9 @@ own processor time becomes the limit. `wrk` sends one fixed body over and over a
 each request, looks for it in the store, parses the answer, reads five times five ratings and stores it. All three processes share
 the machine. Without `wrk` on the PATH (Debian: the package `wrk`) an asyncio protocol takes its place, which ``details`` says.
 
-``details`` also have the processor time a request, that of the openai package alone, with httpx and with aiohttp (which the
-client uses), and the growth of the peak memory with the number of requests, of the asking alone and of a whole job with its table
-of 25 rows a request. Not compared: TLS, slow networks, a real model.
+``details`` also have the processor time a request, that of the openai package alone, with httpx and with aiohttp (the client uses
+aiohttp without it), and the growth of the peak memory with the number of requests, of the asking alone and of a whole job with
+its table of 25 rows a request. Not compared: TLS, slow networks, a real model.
 """
 
 import asyncio
@@ -137,8 +137,9 @@ def asking(port: int, n: int, concurrency: int) -> None:
         for choice in choices:
             assert rubric.parse(choice, "")[1] is None
 
-    limits: Any = {"concurrency": concurrency, "retries": 0, "timeout": 60}
-    client.ask(connection, n, body, answered, store=store.Store({}), **limits)
+    client.ask(
+        connection, n, body, answered, store=store.Store({}), run=RequestsRun(concurrency=concurrency, retries=0, timeout=60)
+    )
 
 
 def rating(port: int, n: int, concurrency: int) -> None:

@@ -129,7 +129,9 @@ def echo(body):
 def asked(endpoint, n, body=body):
     found = {}
     with connected(endpoint, Served("m", None, "auto", ModelRun()), threads=1, log_file="log") as connection:
-        batch.ask(connection, n, body, found.__setitem__, store=Store(connection.identity), retries=1, timeout=10)
+        batch.ask(
+            connection, n, body, found.__setitem__, store=Store(connection.identity), run=RequestsRun(retries=1, timeout=10)
+        )
     assert list(found) == list(range(n))
     return {number: [choice.content for choice in found[number]] for number in range(n)}
 
@@ -257,11 +259,29 @@ def test_what_a_cancelled_batch_has_answered_is_kept(tmp_path):
 
 
 def test_a_request_that_is_refused_for_good_is_an_error_and_the_others_are_kept(tmp_path):
-    refused = 400, {"error": {"message": "unknown model"}}
+    refused = 404, {"error": {"message": "unknown model"}}
     provider = Provider(lambda body: refused if body["seed"] == 0 else echo(body))
     with provider.serving() as endpoint, pytest.raises(EndpointError, match="unknown model"):
         asked(endpoint, 3)
     assert len(entries(tmp_path / "store")) == 2
+
+
+def test_few_refusals_among_answers_are_missing_answers_and_all_alike_are_an_error():
+    refused = 400, {"error": {"message": "Computer says no"}}
+    provider = Provider(lambda body: refused if body["seed"] == 0 else echo(body))
+    with provider.serving() as endpoint:
+        assert asked(endpoint, 3) == {0: [None, None], 1: ["1", "1"], 2: ["2", "2"]}
+    assert [len(upload) for upload in provider.uploads] == [3]
+    provider = Provider(lambda body: refused)
+    with provider.serving() as endpoint, pytest.raises(EndpointError, match="Computer says no"):
+        asked(endpoint, 6)
+
+
+def test_a_provider_that_makes_one_choice_only_and_says_so_in_its_own_words_gets_single_requests():
+    provider = Provider(lambda body: (400, {"error": {"message": "Computer says no"}}) if "n" in body else echo(body))
+    with provider.serving() as endpoint:
+        assert asked(endpoint, 3)[2] == ["2", "2"]
+    assert [len(upload) for upload in provider.uploads] == [3, 6]
 
 
 def test_a_request_that_is_declined_is_an_answer_without_content():

@@ -11,19 +11,21 @@ from loopback import KEY, completion, content, entries, refusal, serve, server, 
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from prefdelta.endpoint.answers import adapted, choices
+from prefdelta.endpoint.answers import choices
 from prefdelta.endpoint.client import ask
 from prefdelta.endpoint.limit import Limit
+from prefdelta.endpoint.refusals import adapted
 from prefdelta.endpoint.servers import Connection, connected
 from prefdelta.endpoint.serving import EndpointError, Served
 from prefdelta.endpoint.store import Store
-from prefdelta.study.run import ModelRun
+from prefdelta.study.run import ModelRun, RequestsRun
 
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path, monkeypatch):
     monkeypatch.setenv(KEY, "secret")
     monkeypatch.setenv("PREFDELTA_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr("prefdelta.endpoint.client.LEAST_PAUSE", 0.01)
 
 
 def body(number):
@@ -33,9 +35,9 @@ def body(number):
 def asked(endpoint, n, body=body, **changes):
     """The answers to ``body(0)`` to ``body(n - 1)``, by number."""
     found = {}
-    options = {"concurrency": 8, "retries": 3, "timeout": 10} | changes
+    run = RequestsRun(**{"concurrency": 8, "retries": 3, "timeout": 10} | changes)
     with connected(endpoint, Served("m", None, "auto", ModelRun()), threads=1, log_file="log") as connection:
-        ask(connection, n, body, found.__setitem__, store=Store(connection.identity), **options)
+        ask(connection, n, body, found.__setitem__, store=Store(connection.identity), run=run)
     assert sorted(found) == list(range(n))
     return found
 
@@ -98,7 +100,7 @@ def test_what_is_no_completion_is_tried_again_and_never_stored(answer, tmp_path)
     with server(lambda n, body: answer if n == 1 else echo(n, body)) as (endpoint, bodies):
         assert asked(endpoint, 1)[0][0].content == "0"
         assert len(bodies) == 2
-    failed = pytest.raises(EndpointError, match=r"not a chat completion|Expecting value")
+    failed = pytest.raises(EndpointError, match=r"not a chat completion|Expecting value|upstream")
     with server(lambda n, body: answer) as (broken, _), failed:
         asked(broken, 1, retries=0)
     assert len(entries(tmp_path / "store")) == 1
@@ -129,7 +131,7 @@ def test_a_refusal_is_never_stored(tmp_path):
         for _ in range(2):
             with pytest.raises(EndpointError, match=f"{endpoint.base_url} .*not now"):
                 asked(endpoint, 1)
-    assert len(bodies) == 2
+    assert len(bodies) == 4  # as it was, and with one choice, in case it makes no more
     assert not list((tmp_path / "store").rglob("*.jsonl"))
 
 
@@ -303,7 +305,7 @@ def test_a_server_that_refuses_what_it_was_spared_is_an_error():
     failed = pytest.raises(EndpointError, match="n must be 1")
     with server(lambda n, body: refusal(400, "n must be 1")) as (endpoint, bodies), failed:
         asked(endpoint, 1)
-    assert len(bodies) == 2
+    assert len(bodies) == 3
 
 
 TOO_LONG = ["This model's maximum context length is 10 tokens", "context_length_exceeded", "Prompt is too long"]
@@ -401,7 +403,7 @@ def test_an_error_of_the_caller_is_that_error():
 
     with server(echo) as (endpoint, _), pytest.raises(ZeroDivisionError):
         connection = Connection(endpoint.base_url, "secret", {})
-        ask(connection, 5, body, fail, store=Store({}), concurrency=2, retries=0, timeout=5)
+        ask(connection, 5, body, fail, store=Store({}), run=RequestsRun(concurrency=2, retries=0, timeout=5))
 
 
 def test_stored_answers_need_no_server():

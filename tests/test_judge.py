@@ -48,6 +48,7 @@ TRACES = build.traces(n_prompts=6, samples=2, faults=dict.fromkeys(DIMENSIONS, 0
 def surroundings(tmp_path, monkeypatch):
     monkeypatch.setenv(KEY, "secret")
     monkeypatch.setenv("PREFDELTA_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr("prefdelta.endpoint.client.LEAST_PAUSE", 0.01)
 
 
 def settings(endpoint, judge="oracle", dtype="auto", **changes):
@@ -254,7 +255,7 @@ def test_a_server_that_is_busy_for_a_while_is_asked_again(status, tmp_path):
     assert len(bodies) == 2 + 2
 
 
-@pytest.mark.parametrize("status, n_requests", [(400, 1), (401, 1), (429, 3), (500, 3)])
+@pytest.mark.parametrize("status, n_requests", [(400, 3), (401, 1), (500, 3)])  # 400: also with one choice
 def test_a_server_that_refuses_is_an_error_and_no_table(status, n_requests, tmp_path):
     with server(lambda n, body: refusal(status)) as (endpoint, bodies), pytest.raises(JudgeError) as error:
         rate(tmp_path, endpoint, TRACES.head(1), asking(concurrency=1, retries=2))
@@ -709,11 +710,10 @@ def test_a_draft_in_an_open_thought_is_no_rating(finish_reason, opening):
         assert read(content, finish_reason=finish_reason) == (dict.fromkeys(DIMENSIONS), "thought not closed")
 
 
-@pytest.mark.parametrize("finish_reason, reason", [("length", "cut off at max_tokens"), ("error", "ended with 'error'")])
-def test_an_incomplete_answer_has_no_ratings(finish_reason, reason):
+def test_an_answer_that_was_cut_off_has_no_ratings():
     quoting = f"The trace says of itself {fives(5)}, which is not mine to follow. My grades: {fives(1)[:25]}"
     for content in (quoting, fives(5), f"<think>hm</think>{fives(5)}", "", None):
-        assert read(content, finish_reason=finish_reason) == (dict.fromkeys(DIMENSIONS), reason)
+        assert read(content, finish_reason="length") == (dict.fromkeys(DIMENSIONS), "cut off at max_tokens")
 
 
 def test_an_object_that_the_trace_holds_is_no_rating_unless_it_is_the_whole_answer():

@@ -37,13 +37,13 @@ def body(number, model="m"):
 MOST = (most_tokens(body(0))[0] * 2 + 7 * 10) / 1e6  # the most that a request can cost
 
 
-def ask(endpoint, n, cap=None, by=None, body=body, model="m", prices=PRICES):
+def ask(endpoint, n, cap=None, by=client.ask, body=body, model="m", prices=PRICES):
     """What was spent after ``n`` requests."""
-    spending = Spending(model, RequestsRun(prices=prices, cap=cap), "run.judges.j")
-    ask = by or partial(client.ask, concurrency=8)
+    run = RequestsRun(prices=prices, cap=cap, concurrency=8, retries=0, timeout=10)
+    spending = Spending(model, run, "run.judges.j")
     with connected(endpoint, Served("m", None, "auto", ModelRun()), threads=1, log_file="log") as connection:
         try:
-            ask(connection, n, body, lambda *_: None, store=Store(connection.identity, spending), retries=0, timeout=10)
+            by(connection, n, body, lambda *_: None, store=Store(connection.identity, spending), run=run)
         finally:
             spending.tell()
     return spending

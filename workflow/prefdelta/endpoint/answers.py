@@ -1,12 +1,9 @@
-"""What servers say: the choices of a chat completion, why a request was refused, and how to ask those that lack something."""
+"""What servers answer: the choices of a chat completion, whichever server wrote it."""
 
-import email.utils
+import functools
 import logging
-import re
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 log = logging.getLogger(__name__)
 
@@ -19,17 +16,17 @@ class Choice:
 
     content: str | None = None
     reasoning: str = ""
-    finish_reason: str = "stop"
+    finish_reason: Literal["stop", "length"] = "stop"
     n_tokens: int | None = None
     declined: str | None = None
 
 
 def choices(response: Any) -> list[Choice]:
-    """The choices of a chat completion. Raises ValueError where ``response`` is none."""
+    """The choices of a chat completion. Raises ValueError where ``response`` is none, or the server failed amidst it."""
     try:
-        usage = response.get("usage") or {}
-        n_tokens = usage.get("completion_tokens") if len(response["choices"]) == 1 else None  # it is the sum over all choices
-        made = [_choice(choice["message"], choice.get("finish_reason") or "stop", n_tokens) for choice in response["choices"]]
+        found = response["choices"]
+        n_tokens = tokens(response)[1] if len(found) == 1 else None  # it is the sum over all choices
+        made = [_choice(choice, n_tokens) for choice in found]
     except (AttributeError, KeyError, TypeError):
         made = []
     if not made:
@@ -37,67 +34,86 @@ def choices(response: Any) -> list[Choice]:
     return made
 
 
-def _choice(message: dict[str, Any], finish_reason: str, n_tokens: int | None) -> Choice:
-    content = message.get("content")
-    # vLLM and OpenRouter say `reasoning`, DeepSeek and SGLang `reasoning_content`.
-    reasoning = message.get("reasoning") or message.get("reasoning_content") or ""
-    declined = "refused by the model" if message.get("refusal") else None
-    if finish_reason == "content_filter":
-        declined = "stopped by a content filter"
-    return Choice(content if isinstance(content, str) else None, reasoning, finish_reason, n_tokens, declined)
-
-
-# What servers say, in the text of a 400 or 422, of keys that they do not know ...
-_LACKS = {
-    "response_format": re.compile(r"response_format|json_schema|structured.output|guided", re.I),
-    "max_tokens": re.compile(r"max_completion_tokens"),
-    "n": re.compile(r"""['"`]n['"`]|\bn\s*(>|<|=|!=|must|should|is not|has to)|(multiple|several) (choices|completions)""", re.I),
-}
-# ... and of a request whose content they decline.
-TOO_LONG = "longer than the model's context"
-_DECLINED = {
-    TOO_LONG: re.compile(r"context.length|context.window|too long|too many tokens", re.I),
-    "refused by a content filter": re.compile(r"content.filter|content.management.policy|moderation", re.I),
-}
-
-
-def declined(status: int, text: str) -> str | None:
-    """Why a server that refused a request declines its content; None where it refused for another reason."""
-    found = [reason for reason, pattern in _DECLINED.items() if pattern.search(text)]
-    return found[0] if status in (400, 413, 422) and found else None
-
-
-def lacking(status: int, text: str, body: Body) -> str | None:
-    """The key of ``body`` that a server which refused it does not know, if that is the reason and it can be done without."""
-    found = [key for key, pattern in _LACKS.items() if pattern.search(text) and adapted(body, {key}) != [body]]
-    return found[0] if status in (400, 404, 422, 501) and found else None
-
-
-def learn(lacks: set[str], key: str, base_url: str) -> None:
-    """Adds to ``lacks`` what the server does not know, and says so the first time."""
-    if key not in lacks:
-        log.warning("%s does not know `%s`: going on without it", base_url, key)
-    lacks.add(key)
-
-
-def adapted(body: Body, lacks: set[str]) -> list[Body]:
-    """``body`` for a server without the keys ``lacks``: without a schema, or as single requests with successive seeds."""
-    single = {key: value for key, value in body.items() if key not in lacks}
-    if "max_tokens" in lacks and "max_tokens" in body:
-        single["max_completion_tokens"] = body["max_tokens"]
-    if "n" not in lacks or body.get("n", 1) == 1:
-        return [{**single, "n": body["n"]} if "n" in body else single]
-    return [{**single, "seed": body["seed"] + number} for number in range(body["n"])]
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds for which a server asks to be left alone, by its header Retry-After (seconds or a date) or retry-after-ms."""
+def stored_choices(response: Any) -> list[Choice] | None:
+    """The choices of what the store has; None where that is nothing, or no chat completion."""
     try:
-        if "retry-after-ms" in headers:
-            return float(headers["retry-after-ms"]) / 1000
-        return float(headers["retry-after"])
-    except KeyError:
-        return None
+        return None if response is None else choices(response)
     except ValueError:
-        date = email.utils.parsedate_tz(headers.get("retry-after", ""))
-        return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else None
+        return None
+
+
+def tokens(response: Any) -> tuple[int | None, int | None]:
+    """How many tokens the server says that it has read and written."""
+    usage = response.get("usage")
+    counts = [usage.get(key) for key in ("prompt_tokens", "completion_tokens")] if isinstance(usage, dict) else [None, None]
+    read, written = (count if type(count) is int and count >= 0 else None for count in counts)
+    return read, written
+
+
+# How servers say, in small letters, that an answer came to its end ...
+_STOP = {"stop", "stop_sequence", "eos", "eos_token", "end_turn", "end_of_turn", "complete", "completed", "eosfound"}
+_STOP |= {"stopstringfound", "finished", "done"}
+# ... or to a limit of tokens ...
+_LENGTH = {"length", "max_tokens", "max_new_tokens", "max_output_tokens", "max_length", "model_length", "token_limit"}
+_LENGTH |= {"model_context_window_exceeded", "context_length_exceeded", "maxpredictedtokensreached", "contextlengthreached"}
+# ... that there is none ...
+_FILTERED = (
+    "content_filter",
+    "content filter",
+    "safety",
+    "recitation",
+    "blocklist",
+    "prohibited_content",
+    "spii",
+    "guardrail",
+    "error_toxic",
+)
+_NONE = {"tool_calls", "tool_call", "tool_use", "function_call", "malformed_function_call", "pause_turn"}
+# ... or that they have failed.
+_FAILED = {"error", "abort", "aborted", "cancelled", "insufficient_system_resource", "engine_error", "timeout"}
+
+
+def _choice(choice: dict[str, Any], n_tokens: int | None) -> Choice:
+    told = str(choice.get("finish_reason") or "stop")
+    reason = told.lower()
+    # What is filtered may have no message at all.
+    message = choice.get("message") or {} if reason.startswith(_FILTERED) else choice["message"]
+    if reason in _FAILED or choice.get("error"):
+        raise ValueError(f"the server failed amidst an answer: {str(choice.get('error') or told)[:300]}")
+    content, thought = _texts(message.get("content"))
+    # vLLM and OpenRouter say `reasoning`, DeepSeek and SGLang `reasoning_content`, Mistral a part of the content.
+    apart = message.get("reasoning") or message.get("reasoning_content")
+    reasoning = "".join(text for text in _texts(apart) if text) or thought
+    declined = None
+    if message.get("refusal") or reason == "refusal":
+        declined = "refused by the model"
+    elif reason.startswith(_FILTERED) or reason == "content_filtered":
+        declined = "stopped by a content filter"
+    elif reason in _NONE:
+        declined = f"ended with '{told}'"
+    elif reason not in _STOP | _LENGTH:
+        _unknown(told)
+    return Choice(content, reasoning, "length" if reason in _LENGTH else "stop", n_tokens, declined)
+
+
+def _texts(content: Any) -> tuple[str | None, str]:
+    """The response and the reasoning of a content: a text, or parts that say which of them they are."""
+    if isinstance(content, str):
+        return content, ""
+    response, thought = [], []
+    for part in [content] if isinstance(content, dict) else content if isinstance(content, list) else []:
+        if isinstance(part, str):
+            response.append(part)
+        elif isinstance(part, dict):
+            inner = next((part[key] for key in ("text", "thinking", "reasoning", "summary", "content") if part.get(key)), None)
+            said, reasoned = _texts(inner)
+            if str(part.get("type")).startswith(("thinking", "reasoning")):
+                said, reasoned = None, (said or "") + reasoned
+            response.append(said or "")
+            thought.append(reasoned)
+    return "".join(response) if response else None, "".join(thought)
+
+
+@functools.cache
+def _unknown(reason: str) -> None:
+    log.warning("an answer ended with '%s', which is not known: it counts as complete", reason)

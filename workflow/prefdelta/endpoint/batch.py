@@ -13,20 +13,34 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from openai import NotFoundError, OpenAI, OpenAIError
+import httpx2
+from openai import (
+    APIConnectionError,
+    DefaultHttpxClient,
+    InternalServerError,
+    NotFoundError,
+    Omit,
+    OpenAI,
+    OpenAIError,
+    RateLimitError,
+)
 from openai.types import Batch
 
-from prefdelta.endpoint.answers import Body, Choice, adapted, choices, declined, lacking, learn
-from prefdelta.endpoint.client import UNTOLD
+from prefdelta.endpoint.answers import Body, Choice, choices, stored_choices
+from prefdelta.endpoint.client import LARGEST
+from prefdelta.endpoint.refusals import Refusal
 from prefdelta.endpoint.servers import Connection
 from prefdelta.endpoint.serving import EndpointError
 from prefdelta.endpoint.store import Store
 from prefdelta.run.atomic import write_text
+from prefdelta.study.run import RequestsRun
 
 log = logging.getLogger(__name__)
 
 LARGEST_COUNT, LARGEST_BYTES = 50_000, 200_000_000  # of a batch, as the provider documents
 POLL = 30.0  # seconds
+# Without the headers that tell servers about this machine.
+_UNTOLD: Any = {f"X-Stainless-{name}": Omit() for name in ("Arch", "Lang", "OS", "Package-Version", "Runtime", "Runtime-Version")}
 _TAG = "prefdelta"  # a batch's metadata: the name of the file with its requests
 
 
@@ -37,31 +51,43 @@ def ask(
     answered: Callable[[int, list[Choice]], None],
     *,
     store: Store,
-    retries: int,
-    timeout: float,
+    run: RequestsRun,
 ) -> None:
     """`client.ask` by batches. What a batch leaves open (it expires after 24 hours) goes into another one.
 
-    Raises EndpointError where the provider fails or cancels a batch, refuses a request for what it asks for, or gives no further
-    answers. What was answered until then is in the store.
+    While a batch is worked on, the provider may be out of reach for as long as ``run.give_up`` says. Raises EndpointError where
+    it fails or cancels a batch, refuses requests as `client.ask` says, redirects them, or gives no further answers. What was
+    answered until then is in the store.
     """
     with OpenAI(
-        base_url=connection.base_url, api_key=connection.key, max_retries=retries, timeout=timeout, default_headers=UNTOLD
+        base_url=connection.base_url,
+        api_key=connection.key,
+        max_retries=run.retries,
+        timeout=run.timeout,
+        default_headers=_UNTOLD,
+        http_client=DefaultHttpxClient(event_hooks={"response": [_stays]}),
     ) as client:
         try:
-            _Batches(connection, client, store).ask(n, body, answered)
-        except OpenAIError as error:
+            _Batches(connection, client, store, run.patience).ask(n, body, answered)
+        except (OpenAIError, httpx2.HTTPError) as error:
             message = f"{connection.base_url}: {error}".replace(connection.key, "***")
             raise EndpointError(f"{message}. Batches that it has accepted go on there: run again to collect them") from None
+
+
+def _stays(response: httpx2.Response) -> None:
+    """Raises EndpointError where a provider redirects what it is sent. A file with answers may come from elsewhere."""
+    if response.has_redirect_location and response.request.method != "GET":
+        place = response.url.join(response.headers["Location"]).copy_with(query=None, userinfo=b"")
+        raise EndpointError(f"{response.url} redirects requests to {place}, where none is sent: correct base_url if you trust it")
 
 
 class _Batches:
     """The batches of one call of `ask`, and what they have found out about the provider."""
 
-    def __init__(self, connection: Connection, client: OpenAI, store: Store) -> None:
-        self.connection, self.client, self.store = connection, client, store
+    def __init__(self, connection: Connection, client: OpenAI, store: Store, patience: float) -> None:
+        self.connection, self.client, self.store, self.patience = connection, client, store, patience
+        self.terms = connection.terms
         self.folder = store.folder / "batches"
-        self.lacks: set[str] = set()
         self.declined: dict[str, str] = {}  # by key
 
     def ask(self, n: int, body: Callable[[int], Body], answered: Callable[[int, list[Choice]], None]) -> None:
@@ -70,10 +96,12 @@ class _Batches:
                 yield from self._parts(body(number))
 
         while True:
-            open_keys = {key for part in parts() if not self._known(key := self.store.key(part))}
+            keys = {self.store.key(part) for part in parts()}
+            open_keys = {key for key in keys if not self._known(key)}
+            self.terms.answers = max(self.terms.answers, len(keys - open_keys) - len(self.declined))
             if not open_keys:
                 break
-            known = (len(self.lacks), len(self.declined))
+            known = (len(self.terms.lacks), len(self.declined))
             files = [file for file in sorted(self.folder.glob("*.jsonl")) if not file.name.startswith(".")]
             waiting = [file for file in files if not open_keys.isdisjoint(_places(file))]
             submitted = {key for file in waiting for key in _places(file)}
@@ -82,18 +110,19 @@ class _Batches:
             batches = [(file, self._submitted(file)) for file in waiting]
             for file, batch in batches:
                 self._collect(file, self._ended(batch))
-            if known == (len(self.lacks), len(self.declined)) and all(not self._known(key) for key in open_keys):
+            if known == (len(self.terms.lacks), len(self.declined)) and all(not self._known(key) for key in open_keys):
                 raise EndpointError(
                     f"{self.connection.base_url} answered none of {len(open_keys)} requests of a batch: see the log"
                 )
+        self.terms.check()
         for number in range(n):
             answered(number, [choice for part in self._parts(body(number)) for choice in self._choices(part)])
 
     def _parts(self, body: Body) -> list[Body]:
-        return [body] if self._known(self.store.key(body)) else adapted(body, self.lacks)
+        return [body] if self._known(self.store.key(body)) else self.terms.parts(body)
 
     def _known(self, key: str) -> bool:
-        return key in self.declined or self.store.get(key) is not None
+        return key in self.declined or stored_choices(self.store.get(key)) is not None
 
     def _choices(self, body: Body) -> list[Choice]:
         key = self.store.key(body)
@@ -115,7 +144,7 @@ class _Batches:
 
         for body in bodies:
             key = self.store.key(body)
-            request = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
+            request = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": self.terms.sent(body)}
             line = json.dumps(request) + "\n"
             if len(lines) == LARGEST_COUNT or size + len(line) > LARGEST_BYTES:
                 flush()
@@ -156,7 +185,7 @@ class _Batches:
 
     def _ended(self, batch: Batch) -> Batch:
         """``batch`` once it has come to an end, whatever that is."""
-        told = None
+        told, heard = None, time.monotonic()
         while True:
             counts = batch.request_counts
             state = (batch.status, counts.completed if counts else 0, counts.failed if counts else 0)
@@ -166,59 +195,78 @@ class _Batches:
             if batch.status in ("completed", "failed", "expired", "cancelled"):
                 return batch
             time.sleep(POLL)
-            batch = self.client.batches.retrieve(batch.id)
+            try:
+                batch, heard = self.client.batches.retrieve(batch.id), time.monotonic()
+            except (APIConnectionError, InternalServerError, RateLimitError):
+                if time.monotonic() - heard > self.patience:
+                    raise
 
     def _collect(self, file: Path, batch: Batch) -> None:
-        """Stores what ``batch`` answered. Raises EndpointError where it failed or was cancelled, or a request was refused."""
+        """Stores what ``batch`` answered. Raises EndpointError where it failed or was cancelled, or too much was refused."""
         places = _places(file)
-        refused = ""
+        refused: list[tuple[str, Refusal, Body]] = []
         with file.open("rb") as requests:
             for identifier in filter(None, (batch.output_file_id, batch.error_file_id)):
                 for line in self._download(identifier):
-                    requests.seek(places[line["custom_id"]])
-                    request = json.loads(requests.readline())["body"]
-                    refused = self._take(line, request) or refused
-        if batch.status == "failed":
-            errors = "; ".join(error.message or "" for error in (batch.errors and batch.errors.data) or [])
-            refused = f"batch {batch.id} failed: {errors}"
-        elif batch.status == "cancelled":
-            refused = f"batch {batch.id} was cancelled. Run again to submit what it has not answered"
+                    key = line.get("custom_id")
+                    if key not in places:
+                        raise EndpointError(f"{self.connection.base_url}: batch {batch.id} answers what it was not asked")
+                    requests.seek(places[key])
+                    request: Body = json.loads(requests.readline())["body"]
+                    if refusal := self._take(key, line, request):
+                        refused.append((key, refusal, request))
         file.unlink(missing_ok=True)
         file.with_suffix(".json").unlink(missing_ok=True)
-        if refused:
-            raise EndpointError(f"{self.connection.base_url}: {refused}")
+        if batch.status == "failed":
+            errors = "; ".join(error.message or "" for error in (batch.errors and batch.errors.data) or [])
+            raise EndpointError(f"{self.connection.base_url}: batch {batch.id} failed: {errors}")
+        if batch.status == "cancelled":
+            raise EndpointError(
+                f"{self.connection.base_url}: batch {batch.id} was cancelled. Run again to submit what it has not answered"
+            )
+        for key, refusal, request in refused:
+            if self.terms.puzzled(refusal, request):
+                self.terms.learn("n")  # the next batch shows whether it was that
+            elif reason := self.terms.refuse(refusal, request):
+                self.declined[key] = reason
 
-    def _take(self, line: dict[str, Any], request: Body) -> str:
-        """Stores one line of a batch's output. Returns why the request was refused for good, if it was."""
+    def _take(self, key: str, line: dict[str, Any], request: Body) -> Refusal | None:
+        """Stores the answer in one line of a batch's output. Returns why the request was refused, if it was for good."""
         response = line.get("response") or {}
         status: int = response.get("status_code") or 0
         content: Any = response.get("body")
         if status == 200:
             try:
-                complete = len(choices(content)) >= request.get("n", 1)
+                made = choices(content)
             except ValueError as error:
-                return str(error)
-            if complete:
-                self.store.put(line["custom_id"], json.dumps(request), content, None)
+                log.warning("an answer can't be read, and is asked for again: %s", error)
             else:
-                self.store.put_apart(json.dumps(request), content, None)
-                learn(self.lacks, "n", self.connection.base_url)
-            return ""
-        text = json.dumps([content, line.get("error")])
-        if reason := declined(status, text):
-            log.warning("a request was declined (%s): %s", reason, text)
-            self.declined[line["custom_id"]] = reason
-        elif lack := lacking(status, text, request):
-            learn(self.lacks, lack, self.connection.base_url)
-        elif 400 <= status < 500 and status not in (408, 409, 429):
-            return f"a request of the batch was refused ({status}): {text}"
-        return ""  # it failed or expired, and is asked again
+                if len(made) >= request.get("n", 1):
+                    self.store.put(key, json.dumps(request), content, None)
+                    self.terms.answers += 1
+                    self.terms.plural |= request.get("n", 1) > 1
+                else:
+                    self.store.put_apart(json.dumps(request), content, None)
+                    self.terms.learn("n")
+            return None
+        text = json.dumps([content, line.get("error")]).replace(self.connection.key, "***")
+        refusal = Refusal(status, text)
+        # What failed in passing or expired is asked again.
+        return refusal if status >= 400 and not refusal.passing else None
 
     def _download(self, identifier: str) -> Iterator[dict[str, Any]]:
-        with tempfile.NamedTemporaryFile() as copy:
+        with tempfile.TemporaryFile() as copy:
             with self.client.files.with_streaming_response.content(identifier) as response:
-                response.stream_to_file(copy.name)
-            yield from map(json.loads, copy)
+                for chunk in response.iter_bytes():
+                    copy.write(chunk)
+            copy.seek(0)
+            while line := copy.readline(LARGEST + 1):
+                if len(line) > LARGEST:
+                    raise EndpointError(f"{self.connection.base_url}: file {identifier} has a line of over {LARGEST >> 20} MiB")
+                try:
+                    yield {**json.loads(line)}
+                except (ValueError, TypeError, RecursionError):
+                    raise EndpointError(f"{self.connection.base_url}: file {identifier} has a line that is no answer") from None
 
 
 def _bodies(files: list[Path]) -> Iterator[Body]:

@@ -4,26 +4,41 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 import random
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx2
-from aiohttp import ClientError
-from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAioHttpClient, Omit, RateLimitError
+from aiohttp import (
+    ClientConnectorDNSError,
+    ClientError,
+    ClientSession,
+    ClientSSLError,
+    ClientTimeout,
+    DummyCookieJar,
+    InvalidURL,
+    NonHttpUrlClientError,
+    TCPConnector,
+    ThreadedResolver,
+)
+from aiohttp.helpers import get_env_proxy_for_url
+from httpx2 import create_ssl_context
+from yarl import URL
 
-from prefdelta.endpoint.answers import Body, Choice, adapted, choices, declined, lacking, learn, retry_after
+from prefdelta.endpoint.answers import Body, Choice, choices, stored_choices, tokens
 from prefdelta.endpoint.limit import Limit
+from prefdelta.endpoint.refusals import Refusal
 from prefdelta.endpoint.servers import Connection
 from prefdelta.endpoint.serving import EndpointError
 from prefdelta.endpoint.store import Store
+from prefdelta.study.run import RequestsRun
 
 log = logging.getLogger(__name__)
 
-# For a client of the openai package: without the headers that tell servers about this machine.
-UNTOLD: Any = {f"X-Stainless-{name}": Omit() for name in ("Arch", "Lang", "OS", "Package-Version", "Runtime", "Runtime-Version")}
-_LONGEST_PAUSE = 120.0  # seconds; who is told to wait longer gives up
+LEAST_PAUSE = 0.5  # seconds between two tries, whatever a server says
+LARGEST = 16 << 20  # bytes of an answer: a hundred times what a model writes; also a bomb must fit into memory, for each request
 _CLAIMED = 0.2  # seconds until it is looked again whether another run has got an answer
 PROGRESS = 30.0  # seconds between two lines in the log
 
@@ -44,53 +59,69 @@ def ask(
     answered: Callable[[int, list[Choice]], None],
     *,
     store: Store,
-    concurrency: int,
-    retries: int,
-    timeout: float,
+    run: RequestsRun,
 ) -> None:
     """Asks for chat completions of ``body(0)`` to ``body(n - 1)`` and hands each to ``answered`` with its number, as they come.
 
-    What the store knows is not asked; what is answered is stored. Connection errors, timeouts (``timeout`` seconds a request),
-    408, 409, 429 and 5xx are tried again up to ``retries`` times, after the time that the server names or else with exponential
-    backoff; at 429 a try does not count if others got answers meanwhile. At most ``concurrency`` requests are under way, fewer
-    where the server can't take so many (see `Limit`). Keys that the server does not know (see `adapted`) are done without. A
-    request that it declines for its content or length has choices that say so, and is not stored. Raises EndpointError where
-    the endpoint refuses requests, stays out of reach, or was started by this job and ended.
+    What the store knows is not asked; what is answered is stored. Connection errors, timeouts (``run.timeout``), 408, 409, 425
+    and 5xx are tried again up to ``run.retries`` times, 429 as long as it takes, after the time that the server names or else
+    with exponential backoff, at least half a second. At most ``run.concurrency`` requests are under way, fewer where the server
+    can't take so many (see `Limit`). Keys that the server does not know are done without where that changes nothing (see
+    `Terms`). A request that it refuses, while it answers others, has choices that say so, and is not stored.
+
+    Raises EndpointError where the endpoint refuses too many requests, or one for a reason that holds for all; where it redirects
+    them; where an address or a certificate is wrong; where it stays out of reach, or answers nothing at all for as long as
+    ``run.give_up`` says; and where it was started by this job and ended.
     """
-
-    async def run() -> None:
-        # No more connections than requests: those are ours to count. The time is, too: this transport calls a connection that is
-        # refused or lost a timeout.
-        transport = DefaultAioHttpClient(limits=httpx2.Limits(max_connections=concurrency))
-        async with AsyncOpenAI(
-            base_url=connection.base_url,
-            api_key=connection.key,
-            max_retries=0,
-            timeout=None,
-            default_headers=UNTOLD,
-            http_client=transport,
-        ) as api:
-            await _Asker(connection, api, store, concurrency, retries, timeout).ask(n, body, answered)
-
     try:
-        asyncio.run(run())
+        asyncio.run(_ask(connection, n, body, answered, store, run))
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
 
 
-class _Asker:
-    """The requests of one call of `ask`, and what they have found out about the server."""
+async def _ask(
+    connection: Connection,
+    n: int,
+    body: Callable[[int], Body],
+    answered: Callable[[int, list[Choice]], None],
+    store: Store,
+    run: RequestsRun,
+) -> None:
+    address = URL(f"{connection.base_url}/chat/completions")
+    try:
+        # The environment's proxy, but not for a server of our own. (`trust_env` would also put passwords of ~/.netrc in.)
+        proxy, credentials = (None, None) if connection.server else get_env_proxy_for_url(address)
+    except LookupError:
+        proxy, credentials = None, None
+    session = ClientSession(
+        # No more connections than requests: those are ours to count, and so is the time.
+        connector=TCPConnector(
+            limit=run.concurrency,
+            resolver=ThreadedResolver(),
+            ssl=create_ssl_context() if address.scheme == "https" else True,
+        ),
+        timeout=ClientTimeout(),
+        headers={"Authorization": f"Bearer {connection.key}", "Content-Type": "application/json", "User-Agent": "prefdelta"},
+        cookie_jar=DummyCookieJar(),
+        proxy=proxy,
+        proxy_auth=credentials,
+    )
+    async with session:
+        await _Asker(connection, session, address, store, run).ask(n, body, answered)
 
-    def __init__(
-        self, connection: Connection, api: AsyncOpenAI, store: Store, concurrency: int, retries: int, timeout: float
-    ) -> None:
-        self.connection, self.api, self.store = connection, api, store
-        self.concurrency, self.retries, self.timeout = concurrency, retries, timeout
-        self.lacks: set[str] = set()
-        self.limit = Limit(concurrency)
+
+class _Asker:
+    """The requests of one call of `ask`."""
+
+    def __init__(self, connection: Connection, session: ClientSession, address: URL, store: Store, run: RequestsRun) -> None:
+        self.connection, self.session, self.address, self.store, self.run = connection, session, address, store, run
+        self.terms = connection.terms
+        self.limit = Limit(run.concurrency)
         self.resume = 0.0  # when the next request may go out
         self.asking: dict[str, asyncio.Event] = {}
-        self.done = self.sent = self.declined = self.tokens_in = self.tokens_out = 0
+        self.singling, self.singled = asyncio.Lock(), False
+        self.waiting, self.heard, self.trouble = 0, 0.0, "no answer yet"
+        self.done = self.sent = self.tokens_in = self.tokens_out = 0
 
     async def ask(self, n: int, body: Callable[[int], Body], answered: Callable[[int, list[Choice]], None]) -> None:
         numbers = iter(range(n))
@@ -102,19 +133,25 @@ class _Asker:
 
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(self._watch(n))
-            await asyncio.wait([group.create_task(work()) for _ in range(self.concurrency)])
+            await asyncio.wait([group.create_task(work()) for _ in range(self.run.concurrency)])
             watch.cancel()
+        self.terms.check()
         log.info(
             "%d answers, %d requests made for them, %d declined; tokens: %d read, %d written",
-            *(n, self.sent, self.declined, self.tokens_in, self.tokens_out),
+            *(n, self.sent, self.terms.declined + self.terms.refused, self.tokens_in, self.tokens_out),
         )
 
     async def _watch(self, n: int) -> None:
-        """Ends all where the server has ended, and says how far the work is."""
+        """Ends all where the server has ended or answers nothing any more, and says how far the work is."""
         started = told = time.monotonic()
         while True:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(min(0.5, self.run.patience / 10))
             self.connection.check()
+            if self.waiting and time.monotonic() - self.heard > self.run.patience:
+                raise EndpointError(
+                    f"{self.connection.base_url} has answered nothing for {self.run.patience / 60:g} minutes ({self.trouble}). "
+                    "What it answered before is kept: run again once it works, or raise `give_up` under `run`"
+                )
             if time.monotonic() - told > PROGRESS and self.done:
                 told = time.monotonic()
                 seconds = told - started
@@ -130,95 +167,154 @@ class _Asker:
         key = self.store.key(body)
         while key in self.asking:  # somebody asks just this
             await self.asking[key].wait()
-        if (stored := self.store.get(key)) is not None:
+        known = stored_choices(self.store.get(key))
+        if known is not None:
+            self.terms.answers += 1
             await asyncio.sleep(0)  # a long row of stored answers must not keep others from working
-            return choices(stored)
-        parts = adapted(body, self.lacks)
+            return known
+        parts = self.terms.parts(body)
         if parts != [body]:
             return [choice for part in parts for choice in await self._answer(part)]
+        n, sent = body.get("n", 1), self.terms.sent(body)
         self.asking[key] = asyncio.Event()
         claimed = False
         try:
             while not (claimed := self.store.claim(key)):  # another run asks just this
                 await asyncio.sleep(_CLAIMED)
-            if (stored := self.store.get(key)) is not None:
-                return choices(stored)
+            if (known := stored_choices(self.store.get(key))) is not None:
+                return known
             started = time.monotonic()
-            text = json.dumps(body)
-            async with self.store.spending.reserved(body):
+            text = json.dumps(sent)
+            async with self.store.spending.reserved(sent):
                 response, made = await self._send(text.encode())
-                if len(made) >= body.get("n", 1):
+                if len(made) >= n:
                     self.store.put(key, text, response, time.monotonic() - started)
+                    self.terms.answers += 1
+                    self.terms.plural |= n > 1
                     return made
                 self.store.put_apart(text, response, time.monotonic() - started)
-            missing = "n"  # it was passed over in silence
-        except APIStatusError as error:
-            lack = lacking(error.status_code, str(error.body), body)
-            reason = declined(error.status_code, str(error.body))
-            if reason:
-                if not self.declined:
-                    log.warning("%s declined a request: %s", self.connection.base_url, self._told(error))
-                self.declined += 1
-                return [Choice(declined=reason)] * body.get("n", 1)
-            if not lack:
-                raise EndpointError(f"{self.connection.base_url} failed: {self._told(error)}") from None
-            missing = lack
+            self.terms.learn("n")  # it was passed over in silence
+        except Refusal as refusal:
+            if self.terms.puzzled(refusal, sent) and await self._makes_one_only(body):
+                self.terms.learn("n")
+            elif reason := self.terms.refuse(refusal, sent):
+                return [Choice(declined=reason)] * n
         finally:
             if claimed:
                 self.store.release(key)
             self.asking.pop(key).set()
-        learn(self.lacks, missing, self.connection.base_url)
         return await self._answer(body)
+
+    async def _makes_one_only(self, body: Body) -> bool:
+        """Whether a server that refuses ``body``, and does not say why, answers it where one choice is asked for: tried once."""
+        async with self.singling:
+            if not self.singled and "n" not in self.terms.lacks:
+                self.singled = True
+                first = {key: value for key, value in body.items() if key != "n"}
+                if (await self._answer(first))[0].declined is None:
+                    self.terms.learn("n")
+            return "n" in self.terms.lacks
 
     async def _send(self, body: bytes) -> tuple[dict[str, Any], list[Choice]]:
         """The response to one request, and its choices.
 
-        Raises APIStatusError where it is refused for good, EndpointError where all tries have failed.
+        Raises Refusal where it is refused for good, EndpointError where all tries have failed.
         """
-        tries, sent = 0, self.sent
+        if not self.waiting:
+            self.heard = time.monotonic()  # nobody was asked until now
+        self.waiting += 1
+        try:
+            return await self._tried(body)
+        finally:
+            self.waiting -= 1
+
+    async def _tried(self, body: bytes) -> tuple[dict[str, Any], list[Choice]]:
+        tries = counted = 0
         while True:
             under_way = await self.limit.enter()
             while (wait := self.resume - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
             started = time.monotonic()
-            error: APIConnectionError | APIStatusError | ClientError | TimeoutError | ValueError
+            error: Refusal | ClientError | OSError | ValueError  # also TimeoutError
             try:
-                async with asyncio.timeout(self.timeout):
-                    answer = await self.api.post("/chat/completions", cast_to=httpx2.Response, content=body)
-                response: dict[str, Any] = answer.json()
+                response = await self._post(body)
                 made = choices(response)
-            except (APIConnectionError, APIStatusError, ClientError, TimeoutError, ValueError) as failure:
+            except (Refusal, ClientError, OSError, ValueError) as failure:
                 error = failure
             else:
-                self.sent += 1
+                self.sent, self.heard = self.sent + 1, time.monotonic()
                 self.limit.answered()
-                usage = response.get("usage") or {}
-                self.tokens_in += usage.get("prompt_tokens") or 0
-                self.tokens_out += usage.get("completion_tokens") or 0
+                read, written = tokens(response)
+                self.tokens_in += read or 0
+                self.tokens_out += written or 0
                 return response, made
             finally:
                 self.limit.leave()
             self.connection.check()
-            status = 0
-            if isinstance(error, APIStatusError):
-                status = error.status_code
-                if status not in (408, 409, 429) and status < 500:
+            self.trouble, pause, status = self._told(error), None, 0
+            if isinstance(error, Refusal):
+                status, pause = error.status, error.pause
+                if not error.passing:
+                    self.heard = time.monotonic()
                     raise error
+            elif _permanent(error) and not self.terms.answers:
+                raise EndpointError(f"{self.connection.base_url} can't be reached: {self.trouble}")
             if status in (408, 429, 504) or isinstance(error, TimeoutError):
                 self.limit.overloaded(started, under_way)
-            pause = retry_after(error.response.headers) if isinstance(error, APIStatusError) else None
-            if not (isinstance(error, RateLimitError) and self.sent > sent):
-                tries += 1
-            sent = self.sent
-            if tries > self.retries or (pause or 0) > _LONGEST_PAUSE:
-                raise EndpointError(f"{self.connection.base_url} failed after {self.retries} retries: {self._told(error)}")
-            if isinstance(error, RateLimitError) and pause is not None:  # it says so to all
+            tries, counted = tries + 1, counted + (status != 429)
+            if counted > self.run.retries:
+                raise EndpointError(f"{self.connection.base_url} failed after {self.run.retries} retries: {self.trouble}")
+            if pause is None or pause < LEAST_PAUSE:
+                pause = LEAST_PAUSE * min(2**tries, 60) * random.uniform(0.75, 1)
+            elif status == 429:  # it says so to all
                 self.resume = max(self.resume, time.monotonic() + pause)
-            else:
-                await asyncio.sleep(min(0.5 * 2**tries, 30) * random.uniform(0.75, 1) if pause is None else pause)
+                pause = 0
+            if max(pause, self.resume - time.monotonic()) > self.run.patience:
+                told = "for ever" if math.isinf(self.resume + pause) else "longer than `give_up` allows"
+                raise EndpointError(f"{self.connection.base_url} asks to be left alone {told}: {self.trouble}")
+            await asyncio.sleep(pause)
+
+    async def _post(self, body: bytes) -> dict[str, Any]:
+        """The object with which the server answers. Raises Refusal; ValueError where it is none; errors of the connection."""
+        async with (
+            asyncio.timeout(self.run.timeout),
+            # A redirect would carry the texts to somebody else.
+            self.session.post(self.address, data=body, allow_redirects=False) as response,
+        ):
+            content = bytearray()
+            async for chunk in response.content.iter_any():
+                content += chunk
+                if len(content) > LARGEST:
+                    raise ValueError(f"an answer of more than {LARGEST >> 20} MiB")
+            status, headers = response.status, response.headers
+        if 300 <= status < 400:
+            place = URL(headers.get("Location", "")).with_query(None).with_user(None)
+            raise Refusal(status, f"requests are redirected to {place}, where none is sent: correct base_url if you trust it")
+        if status >= 400:
+            raise Refusal(status, self._public(content.decode(errors="replace")), headers)
+        try:
+            answer = json.loads(content)
+        except RecursionError:
+            raise ValueError("an answer with too many brackets") from None
+        if not isinstance(answer, dict):
+            raise ValueError(f"not a chat completion: {str(answer)[:300]}")
+        if "error" in answer and not answer.get("choices"):  # so some report what went wrong after they had begun to answer
+            told = answer["error"]
+            code = told.get("code") if isinstance(told, dict) else None
+            raise Refusal(code if isinstance(code, int) and 400 <= code < 600 else 500, self._public(json.dumps(answer)), headers)
+        return answer
 
     def _told(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
-            return f"no answer within {self.timeout:g} s"
-        told = f"{error.status_code}: {error.body}" if isinstance(error, APIStatusError) else str(error.__cause__ or error)
-        return told.replace(self.connection.key, "***")
+            return f"no answer within {self.run.timeout:g} s"
+        return self._public(str(error) or type(error).__name__)
+
+    def _public(self, text: str) -> str:
+        return text.replace(self.connection.key, "***")
+
+
+def _permanent(error: Exception) -> bool:
+    """Whether a connection failed for a reason that no other try mends: a certificate, a name that does not exist, no URL."""
+    if isinstance(error, ClientConnectorDNSError):
+        return error.os_error.errno in (socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_FAIL)
+    return isinstance(error, (ClientSSLError, InvalidURL, NonHttpUrlClientError))

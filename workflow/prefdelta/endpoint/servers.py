@@ -9,21 +9,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prefdelta.endpoint.refusals import Terms
 from prefdelta.endpoint.serving import EndpointError, Served, Server, serving
 from prefdelta.run.by_name import load
 from prefdelta.run.processes import free_port
 from prefdelta.study.endpoints import AskedEndpoint, ServedEndpoint, UrlEndpoint
 
 
-@dataclass(frozen=True)
+@dataclass
 class Connection:
-    """How to reach an endpoint. ``identity`` is what determines its answers besides the request: no port, no key."""
+    """How to reach an endpoint. ``identity`` is what determines its answers besides the request: no port, no key.
+
+    ``omit`` are keys that its requests do without. ``terms``: what was found out about it.
+    """
 
     base_url: str
     key: str = field(repr=False)
     identity: dict[str, Any]
     server: subprocess.Popen[bytes] | None = None
     log_file: Path | str = ""
+    omit: frozenset[str] = frozenset()
+    terms: Terms = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.terms = Terms(self.base_url, self.omit)
 
     def check(self) -> None:
         """Raises EndpointError where the server that this job has started is no longer there."""
@@ -39,9 +48,10 @@ def connected(endpoint: AskedEndpoint, served: Served, *, threads: int, log_file
     """
     if isinstance(endpoint, UrlEndpoint):
         base_url = endpoint.base_url.rstrip("/")
-        if not os.environ.get(endpoint.api_key_env):
-            raise EndpointError(f"the endpoint {base_url} needs its key in ${endpoint.api_key_env}")
-        yield Connection(base_url, os.environ[endpoint.api_key_env], {"kind": "url", "base_url": base_url})
+        key = os.environ.get(endpoint.api_key_env, "").strip()
+        if not key.isprintable() or not key.isascii() or not key:
+            raise EndpointError(f"the endpoint {base_url} needs its key in ${endpoint.api_key_env}: one line, letters of ASCII")
+        yield Connection(base_url, key, {"kind": "url", "base_url": base_url}, omit=frozenset(endpoint.omit))
         return
     if isinstance(endpoint, ServedEndpoint) and served.checkpoint is None:
         raise EndpointError(f"a server of {served.model} needs the folder of a checkpoint")

@@ -2,10 +2,10 @@
 
 import contextlib
 import hashlib
+import http.client
 import json
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -68,12 +68,14 @@ def serving(
 
 
 def _wait(process: subprocess.Popen[bytes], health: str, log: Path | str, patience: float) -> None:
+    opener = urllib.request.OpenerDirector()  # that uses no proxy and follows no redirect
+    opener.add_handler(urllib.request.HTTPHandler())
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise EndpointError(f"the server ended with exit code {process.returncode} before it was ready: see {log}")
-        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-            if urllib.request.urlopen(health, timeout=2).status == 200:
+        with contextlib.suppress(OSError, http.client.HTTPException), opener.open(health, timeout=2) as answer:
+            if answer.status == 200:
                 return
         time.sleep(0.05)
     raise EndpointError(f"the server did not answer at {health} within {patience:.0f} s: see {log}")

@@ -5,9 +5,8 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import Any
 
-from prefdelta.endpoint.answers import Body
+from prefdelta.endpoint.answers import Body, tokens
 from prefdelta.endpoint.serving import EndpointError
 from prefdelta.study.run import RequestsRun
 
@@ -42,7 +41,9 @@ class Spending:
         with contextlib.suppress(ValueError, KeyError):  # a line without a checksum may be damaged
             # Quotation marks within texts are escaped, so what is looked for is no text.
             usage = json.loads(line[line.rindex(_USAGE) + len(_USAGE) : line.rindex(b', "seconds": ')])
-            read, written = _counted(usage) or most_tokens(json.loads(line)["request"])
+            read, written = tokens({"usage": usage})
+            if read is None or written is None:
+                read, written = most_tokens(json.loads(line)["request"])
             self.answers, self.tokens_in, self.tokens_out = self.answers + 1, self.tokens_in + read, self.tokens_out + written
 
     @contextlib.asynccontextmanager
@@ -106,14 +107,6 @@ class Spending:
             f"stopped before {self.where}.cap = {self.cap:g} USD is exceeded: {self._told()}, and the next request could cost "
             f"{cost:.4f}. Raise {self.where}.cap and run again: what was answered is kept, and not paid for again"
         )
-
-
-def _counted(usage: Any) -> tuple[int, int] | None:
-    """Tokens read and written as the server counted them, if it did."""
-    match usage:
-        case {"prompt_tokens": int(read), "completion_tokens": int(written)} if read >= 0 and written >= 0:
-            return read, written
-    return None
 
 
 def most_tokens(request: Body) -> tuple[int, int]:

@@ -2,9 +2,7 @@
 
 import logging
 from collections import Counter
-from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from transformers import AutoTokenizer
 
@@ -65,10 +63,9 @@ def complete(
         with connected(
             settings.endpoint, Served(settings.model, checkpoint, settings.dtype, run.model), threads=threads, log_file=log_file
         ) as connection:
-            ask = batch.ask if run.requests.batch else partial(client.ask, concurrency=run.requests.concurrency)
+            ask = batch.ask if run.requests.batch else client.ask
             spending = Spending(settings.model, run.requests, "run.generators.<its name>")
-            known, words = Store(connection.identity, spending), run.requests
-            ask(connection, len(asked), body, answered, store=known, retries=words.retries, timeout=words.timeout)
+            ask(connection, len(asked), body, answered, store=Store(connection.identity, spending), run=run.requests)
             spending.tell()
     except EndpointError as error:
         raise GenerateError(f"{settings.model}: {error}") from None
@@ -92,15 +89,12 @@ def _completion(choice: Choice, think: tuple[str, str]) -> Completion | str:
     """The completion of a choice, or why it is none. Raises GenerateError where the endpoint does not count tokens."""
     if choice.declined:
         return choice.declined
-    if choice.finish_reason not in ("stop", "length"):
-        return f"ended with '{choice.finish_reason}'"
     # Surrogates are what JSON can hold and a table can't.
     content, reasoning = ((text or "").encode(errors="replace").decode() for text in (choice.content, choice.reasoning))
     if not content.strip() and not reasoning.strip():
         return "empty"
     if choice.n_tokens is None:
         raise GenerateError("the endpoint does not say how many tokens it wrote (`usage.completion_tokens`)")
-    finish_reason: Literal["stop", "length"] = "length" if choice.finish_reason == "length" else "stop"
     if reasoning:
-        return from_parts(reasoning.strip(), content.strip(), choice.n_tokens, finish_reason)
-    return completion(content, choice.n_tokens, finish_reason, think)
+        return from_parts(reasoning.strip(), content.strip(), choice.n_tokens, choice.finish_reason)
+    return completion(content, choice.n_tokens, choice.finish_reason, think)

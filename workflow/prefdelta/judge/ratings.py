@@ -11,7 +11,8 @@ import polars as pl
 from prefdelta.checkpoints.manifest import checked_folder
 from prefdelta.endpoint import batch as by_batch
 from prefdelta.endpoint import client
-from prefdelta.endpoint.answers import TOO_LONG, Body, Choice
+from prefdelta.endpoint.answers import Body, Choice
+from prefdelta.endpoint.refusals import TOO_LONG
 from prefdelta.endpoint.servers import connected
 from prefdelta.endpoint.serving import EndpointError, Served
 from prefdelta.endpoint.spending import Spending
@@ -67,10 +68,9 @@ def rate_traces(
         )
         try:
             with reached as connection:
-                ask = by_batch.ask if requests.batch else partial(client.ask, concurrency=requests.concurrency)
+                ask = by_batch.ask if requests.batch else client.ask
                 spending = Spending(judge.model, requests, f"run.judges.{settings.judge}")
-                kept = Store(connection.identity, spending)
-                rated.ask(partial(ask, connection, store=kept, retries=requests.retries, timeout=requests.timeout))
+                rated.ask(partial(ask, connection, store=Store(connection.identity, spending), run=requests))
                 spending.tell()
         except EndpointError as error:
             raise JudgeError(f"the judge {settings.judge}: {error}") from None

@@ -135,10 +135,8 @@ def _answer(choice: Choice, trace: str) -> dict[str, Any] | str:
     content = (choice.content or "").strip()
     response = content[max((mark.end() for mark in _CLOSED.finditer(content)), default=0) :]
     thinking = _OPENED.search(response) is not None
-    if choice.finish_reason != "stop":
-        if choice.finish_reason == "length":
-            return "thought not closed" if thinking else "cut off at max_tokens"
-        return f"ended with '{choice.finish_reason}'"
+    if choice.finish_reason == "length":
+        return "thought not closed" if thinking else "cut off at max_tokens"
     if not content:
         return "ratings in the reasoning, no response" if _objects(choice.reasoning) else "empty answer"
     with contextlib.suppress(ValueError, RecursionError):  # also numbers and nesting beyond Python's limits

@@ -1,8 +1,9 @@
 """OpenAI-compatible endpoints, and what stands in for one."""
 
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prefdelta.study.strict import Share, Strict
 
@@ -21,6 +22,29 @@ class UrlEndpoint(Strict):
     kind: Literal["url"]
     base_url: str = Field(description="such as https://api.openai.com/v1")
     api_key_env: str = Field(description="the environment variable that holds the key")
+    omit: list[str] = Field(
+        default=[],
+        description="keys of a request that the server does not take, such as temperature: left out. `n` is asked for in single "
+        "requests, `max_tokens` as max_completion_tokens; without `seed`, repeats are requests of their own still",
+    )
+
+    @model_validator(mode="after")  # of the whole, as an error of one field would show what is wrong with it
+    def _public(self) -> "UrlEndpoint":
+        try:
+            url = urlsplit(self.base_url)
+            known = url.scheme in ("http", "https") and url.hostname and url.port != 0
+        except ValueError:  # whose words would show it
+            known = False
+        if not known:
+            raise ValueError("base_url must be an address, such as https://api.openai.com/v1")
+        if "@" in url.netloc or "?" in self.base_url or "#" in self.base_url:
+            raise ValueError(
+                "base_url must hold no user, password or parameters, since it is written into results: put the key into the "
+                f"environment variable {self.api_key_env}"
+            )
+        if needed := {"model", "messages"} & set(self.omit):
+            raise ValueError(f"omit: no request can do without {' and '.join(sorted(needed))}")
+        return self
 
 
 class VllmEndpoint(Strict):

@@ -39,7 +39,11 @@ class RequestsRun(Strict):
     concurrency: Count = Field(
         default=128, description="requests under way at most; fewer where the server refuses more or does not keep up"
     )
-    retries: int = Field(default=5, ge=0, description="of a request, with exponential backoff (429, 5xx, connection)")
+    retries: int = Field(
+        default=5,
+        ge=0,
+        description="of a request, with exponential backoff (5xx, timeouts, connection); at 429 as many as it takes",
+    )
     timeout: float = Field(default=600, gt=0, description="seconds for one request")
     prices: Prices | None = Field(default=None, description="of the model, in the way that it is asked (`batch`, say)")
     cap: float | None = Field(
@@ -48,6 +52,16 @@ class RequestsRun(Strict):
         description="USD for this model at this endpoint, in all runs that share the store. A job stops before the request that "
         "could exceed it, and goes on from there once it is raised. Jobs at the same time do not know what others have under way",
     )
+    give_up: float | None = Field(
+        default=None,
+        gt=0,
+        description="minutes without any answer that end the job; default: 10, or `timeout` where that is longer",
+    )
+
+    @property
+    def patience(self) -> float:
+        """Seconds without any answer after which a job gives up."""
+        return max(600, self.timeout) if self.give_up is None else 60 * self.give_up
 
     @model_validator(mode="after")
     def _priced(self) -> "RequestsRun":
