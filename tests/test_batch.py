@@ -1,8 +1,10 @@
 """The Batch API of a small provider on the loopback: submitted once, polled, collected, also by a job that starts again."""
 
+import asyncio
 import contextlib
 import json
 import logging
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -192,6 +194,24 @@ def killed(provider, endpoint, n, store):
     job.wait()
     provider.polls = 2
     provider.left = dict.fromkeys(provider.left, 2)
+
+
+def test_two_runs_at_once_submit_once(tmp_path):
+    class Slow(Provider):
+        async def upload(self, request):
+            await asyncio.sleep(0.5)
+            return await super().upload(request)
+
+    provider = Slow(echo, polls=10)
+    with provider.serving() as endpoint:
+        runs = [multiprocessing.get_context("fork").Process(target=asked, args=(endpoint, 5)) for _ in range(2)]
+        for run in runs:
+            run.start()
+        for run in runs:
+            run.join(60)
+    assert [run.exitcode for run in runs] == [0, 0]
+    assert [len(upload) for upload in provider.uploads] == [5]
+    assert len(entries(tmp_path / "store")) == 5
 
 
 def test_a_job_that_is_killed_while_it_waits_polls_the_same_batch_when_it_starts_again(tmp_path):

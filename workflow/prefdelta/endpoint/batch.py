@@ -97,20 +97,28 @@ class _Batches:
 
         while True:
             keys = {self.store.key(part) for part in parts()}
-            open_keys = {key for key in keys if not self._known(key)}
-            self.terms.answers = max(self.terms.answers, len(keys - open_keys) - len(self.declined))
-            if not open_keys:
-                break
-            known = (len(self.terms.lacks), len(self.declined))
-            files = [file for file in sorted(self.folder.glob("*.jsonl")) if not file.name.startswith(".")]
-            waiting = [file for file in files if not open_keys.isdisjoint(_places(file))]
-            submitted = {key for file in waiting for key in _places(file)}
-            unasked = (part for part in parts() if self.store.key(part) in open_keys - submitted)
-            waiting += self._write(self.store.spending.affordable(unasked, _bodies(files)))
-            batches = [(file, self._submitted(file)) for file in waiting]
+            with self.store.alone():  # two runs at once submit once
+                open_keys = {key for key in keys if not self._known(key)}
+                self.terms.answers = max(self.terms.answers, len(keys - open_keys) - len(self.declined))
+                if not open_keys:
+                    break
+                known = (len(self.terms.lacks), len(self.declined))
+                files = [file for file in sorted(self.folder.glob("*.jsonl")) if not file.name.startswith(".")]
+                waiting = [file for file in files if not open_keys.isdisjoint(_places(file))]
+                submitted = {key for file in waiting for key in _places(file)}
+                unasked = (part for part in parts() if self.store.key(part) in open_keys - submitted)
+                waiting += self._write(self.store.spending.affordable(unasked, _bodies(files)))
+                batches = [(file, self._submitted(file)) for file in waiting]
+            collected = True
             for file, batch in batches:
-                self._collect(file, self._ended(batch))
-            if known == (len(self.terms.lacks), len(self.declined)) and all(not self._known(key) for key in open_keys):
+                ended = self._ended(batch)
+                with self.store.alone():
+                    if file.exists():
+                        self._collect(file, ended)
+                    else:
+                        collected = False  # another run has done so, and what it found out beside answers is not known here
+            unmoved = collected and known == (len(self.terms.lacks), len(self.declined))
+            if unmoved and all(not self._known(key) for key in open_keys):
                 raise EndpointError(
                     f"{self.connection.base_url} answered none of {len(open_keys)} requests of a batch: see the log"
                 )
