@@ -29,7 +29,7 @@ SPECIAL = ("<pad>", "<user>", "<assistant>", "<end>", "<unknown>")
 TOKEN = r"[a-h]\)| ?[A-Za-z]+|."  # a label, a word with the space before it, or a single character
 # What stands around a problem and a trace in a judge's message, with the fences in pairs of digits; and the pieces of its answer.
 JUDGING = (
-    *("<problem ", "\n</problem ", ">\n<trace ", "\n</trace ", ">\n", ">"),
+    *("<problem ", "\n</problem ", "\n<trace ", "\n</trace ", ">", "\n"),
     *(f'{", " if place else "{"}"{dimension}": ' for place, dimension in enumerate(DIMENSIONS)),
     "}",
 )
