@@ -189,6 +189,21 @@ def test_of_a_number_or_a_mapping_only_the_one_that_was_meant_is_complained_abou
         assert [line.partition(": ")[0] for line in str(error.value).splitlines()] == [key]
 
 
+@pytest.mark.parametrize("change", [{"base_url": "https://user:hunter2@x/v1"}, {"base_url": "https://x/v1?key=hunter2"}])
+def test_a_secret_in_an_address_is_refused_and_not_shown(change):
+    wrong = config()
+    endpoint = {"kind": "url", "base_url": "https://x/v1", "api_key_env": "KEY", "omit": ["temperature"]}
+    next(iter(wrong["judges"].values()))["endpoint"] = endpoint
+    load_study(wrong)
+    endpoint |= change
+    with pytest.raises(ConfigError, match=r"judges\.\w+\.endpoint.*base_url.*variable KEY") as error:
+        load_study(wrong)
+    assert "hunter2" not in str(error.value)
+    endpoint |= {"base_url": "https://x/v1", "omit": ["model"]}
+    with pytest.raises(ConfigError, match="no request can do without model"):
+        load_study(wrong)
+
+
 def test_all_that_is_wrong_is_told_at_once():
     config = build.config(chosen=["gwen"], method=["ppo"])
     with pytest.raises(ConfigError, match=r"(?s)gwen.*ppo"):
