@@ -189,7 +189,7 @@ def killed(provider, endpoint, n, store):
     """A job that asks ``n`` questions is killed while it waits for its batch, which ends thereafter."""
     words = [sys.executable, "-c", JOB, str(Path(__file__).parent), endpoint.base_url.removesuffix("/v1"), str(n)]
     job = subprocess.Popen(words)
-    eventually(lambda: waiting(store) == [".json", ".jsonl"], patience=30)
+    eventually(lambda: waiting(store) == [".json", ".jsonl"], patience=90)
     job.kill()
     job.wait()
     provider.polls = 2

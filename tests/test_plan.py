@@ -330,3 +330,12 @@ def test_a_second_file_of_run_settings_is_merged_into_the_study():
     study = copy.deepcopy(config())
     change(study, "run.methods.dpo.micro_batch", 8)
     assert load_study(study).run.methods["dpo"].micro_batch == 8
+
+
+def test_a_card_says_what_was_not_asked_for():
+    config = build.config()
+    endpoint = {"kind": "url", "base_url": "https://x/v1", "api_key_env": "KEY", "omit": ["temperature"]}
+    config["judges"]["oracle"]["endpoint"] = endpoint
+    config["generators"][FIRST] = {"backend": "openai", "model": "m", "endpoint": endpoint}
+    told = exports.export_cell(load_study(config), CELL).settings
+    assert told.judge.settings["omit"] == told.generators[FIRST].settings["omit"] == ["temperature"]

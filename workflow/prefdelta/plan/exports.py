@@ -42,7 +42,12 @@ def _generator(study: Study, name: str) -> Origin:
     settings |= generator.model_dump(include={"system", "extra_body", "think"})
     if isinstance(generator.endpoint, VllmEndpoint):
         return _model(study, generator.endpoint.model, **settings)
-    return Origin(source=generator.model, settings=settings)
+    return Origin(source=generator.model, settings={**settings, **_omitted(generator.endpoint)})
+
+
+def _omitted(endpoint: UrlEndpoint) -> dict[str, Any]:
+    """What was not asked for, though the settings name it."""
+    return endpoint.model_dump(include={"omit"}, exclude_defaults=True)
 
 
 def _judge(study: Study, name: str) -> Origin:
@@ -52,7 +57,9 @@ def _judge(study: Study, name: str) -> Origin:
     match judge.endpoint:
         case VllmEndpoint(model=served) | TransformersEndpoint(model=served):
             return _model(study, served, **settings)
-        case UrlEndpoint() | FileEndpoint():
+        case UrlEndpoint():
+            return Origin(source=judge.model, settings={**settings, **_omitted(judge.endpoint)})
+        case FileEndpoint():
             return Origin(source=judge.model, settings=settings)
         case MicroworldEndpoint(noise=noise, unparsable=unparsable):
             return Origin(settings={**settings, "noise": noise, "unparsable": unparsable})
