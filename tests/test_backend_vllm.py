@@ -6,6 +6,7 @@ from pathlib import Path
 import build
 import pytest
 
+from prefdelta.checkpoints.load import CheckpointError
 from prefdelta.generate import backend_vllm
 from prefdelta.generate.completions import GenerateError, Request
 from prefdelta.generate.settings import CheckpointSettings, GenerationRun
@@ -87,7 +88,7 @@ def test_an_engine_that_dies_is_an_error_with_its_last_words(script, told, inter
 def test_a_checkpoint_without_a_tokenizer_is_an_error_that_names_it(interpreter, tmp_path):
     interpreter("true")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(GenerateError, match=f"tokenizer of {tmp_path}/empty"):
+    with pytest.raises(CheckpointError, match=f"tokenizer of {tmp_path}/empty"):
         run(tmp_path / "empty", tmp_path / "log")
 
 

@@ -81,8 +81,8 @@ def test_of_what_was_there_before_nothing_stays(repo, tmp_path):
 
 
 def test_the_shape_of_a_model_of_several_senses_is_that_of_its_text(repo, tmp_path):
-    config = json.loads((repo / "config.json").read_text())
-    (repo / "config.json").write_text(json.dumps({"model_type": "x", "text_config": config}))
+    config = json.loads((repo / "config.json").read_text()) | {"model_type": "gemma3_text"}
+    (repo / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": config}))
     assert read_manifest(fetch(repo, tmp_path / "base"))["layers"] == 2
 
 

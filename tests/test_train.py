@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import threading
 from dataclasses import asdict
@@ -20,7 +22,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
+from prefdelta.checkpoints.load import CheckpointError
 from prefdelta.checkpoints.manifest import read_manifest, write_manifest
+from prefdelta.checkpoints.memory import OutOfMemoryError
 from prefdelta.checkpoints.settings import PretrainSettings
 from prefdelta.generate.chat import render
 from prefdelta.microworld import authors, problems
@@ -36,7 +40,7 @@ from prefdelta.train import fit
 from prefdelta.train.policy import train_policy
 from prefdelta.train.reference import compute_reference
 from prefdelta.train.settings import PolicyRun, PolicySettings, ReferenceRun, ReferenceSettings
-from prefdelta.train.trainers import TrainingError
+from prefdelta.train.watched import TrainingError
 
 RECIPE = {"trainer": "dpo", "beta": 0.5, "learning_rate": 1e-3, "batch_size": 8, "steps": 4}
 RUN = {"checkpoint_steps": 2}
@@ -286,6 +290,64 @@ def test_a_policy_in_bfloat16_is_trained_in_float32_and_saved_as_it_was(inputs, 
     assert config["dtype"] == "bfloat16"
 
 
+DIVERGING = [{}, {"trainer": "kto"}, {"trainer": "sft", "beta": None}, {"lora": {"r": 2, "alpha": 4}}]
+
+
+@pytest.mark.parametrize("recipe", DIVERGING, ids=["dpo", "kto", "sft", "lora"])
+def test_a_training_that_diverges_ends_at_its_step_and_leaves_nothing(inputs, tmp_path, recipe):
+    ids = r"\d+" if recipe.get("trainer", "dpo") == "dpo" else r"\d+:(chosen|rejected):0"
+    where = rf"step (\d+), at a learning rate of [\d.e+]+, went wrong: .*examples: ({ids}, )*{ids}\. "
+    with pytest.raises(TrainingError, match=where) as error:
+        run(inputs, tmp_path / "out", **recipe, learning_rate=1e30, schedule="constant", steps=6, machine={"checkpoint_steps": 1})
+    step = int(re.search(r"step (\d+)", str(error.value))[1])
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".trainer"]
+    assert all(int(path.name.split("-")[1]) < step for path in tmp_path.glob("out/.trainer/checkpoint-*"))
+    assert not list(tmp_path.glob("out/.trainer/*/*.safetensors")) or step > 1
+
+
+def test_where_several_processes_train_the_step_that_goes_wrong_is_named_too(inputs, sixteen, tmp_path):
+    told = r"step \d, at a learning rate of .* went wrong: .* Its examples: (\d+, ){7}\d+\. .*two\.log"
+    with pytest.raises(TrainingError, match=told):
+        run(inputs, tmp_path / "two", pairs=sixteen, learning_rate=1e30, machine={"gpus": 2})
+    assert not (tmp_path / "two" / "manifest.json").exists()
+
+
+def test_a_weight_that_the_policys_dtype_can_not_hold_is_not_saved(tmp_path):
+    with pytest.raises(TrainingError, match=r"weight w is not finite in torch\.float16"):
+        fit.save_model(None, {"w": torch.tensor([1.0, 1e5]).half()}, tmp_path)
+
+
+@pytest.mark.parametrize("recipe", [{}, {"lora": {"r": 2, "alpha": 4}}], ids=["whole", "lora"])
+def test_settings_of_generation_that_contradict_themselves_come_out_as_they_came_in(inputs, tmp_path, recipe):
+    base = shutil.copytree(inputs / "base", tmp_path / "own" / "base")
+    odd = json.dumps({"do_sample": False, "temperature": 0.6, "top_p": 0.95, "eos_token_id": [3, 4], "x": "kept"})
+    (base / "generation_config.json").write_text(odd)
+    write_manifest(base / "manifest.json", {})
+    files = {"references": {side: reference(inputs, side) for side in SIDES}, "pairs": inputs / "pairs.parquet"}
+    run(tmp_path / "own", tmp_path / "out", **files, **recipe, steps=2, machine={"checkpoint_steps": 1})
+    assert (tmp_path / "out" / "generation_config.json").read_text() == odd
+
+
+def test_a_policy_without_an_end_token_is_refused_before_it_is_loaded(inputs, tmp_path, monkeypatch):
+    base = shutil.copytree(inputs / "base", tmp_path / "own" / "base")
+    words = json.loads((base / "tokenizer_config.json").read_text())
+    del words["eos_token"]
+    (base / "tokenizer_config.json").write_text(json.dumps(words))
+    write_manifest(base / "manifest.json", {})
+    monkeypatch.setattr(fit, "load_model", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(CheckpointError, match="no `eos_token`"):
+        run(tmp_path / "own", tmp_path / "out", {side: reference(inputs, side) for side in SIDES}, inputs / "pairs.parquet")
+
+
+def test_out_of_memory_names_the_methods_settings(inputs, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(fit, "make_trainer", full)
+    with pytest.raises(OutOfMemoryError, match=r"run\.methods\.m\.micro_batch \(now 8\).*gradient_checkpointing.*max_length"):
+        run(inputs, tmp_path / "out")
+
+
 @pytest.mark.parametrize("trainer", ["kto", "sft"])
 def test_other_trainers(inputs, tmp_path, trainer):
     manifest = run(inputs, tmp_path, trainer=trainer, beta=None if trainer == "sft" else 0.5)
@@ -331,6 +393,49 @@ def test_a_killed_run_goes_on_though_it_saves_more_rarely(inputs, killed, tmp_pa
     assert "going on from" in caplog.text
     assert manifest["losses"] == pytest.approx(run(inputs, tmp_path / "fresh")["losses"], abs=1e-5)
     assert difference(killed, tmp_path / "fresh") < 1e-6
+
+
+def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(inputs, killed, tmp_path, caplog):
+    caplog.set_level("INFO")
+    manifest = run(inputs, killed)
+    assert "going on from" in caplog.text
+    assert manifest["files"] == run(inputs, tmp_path / "fresh")["files"]
+    assert not list(killed.glob(".trainer"))
+
+
+FILES = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "training_args.bin"]
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+def test_a_checkpoint_that_is_damaged_is_left_aside(killed, caplog, name):
+    work = killed / ".trainer"
+    fit.set_aside_damaged(work)
+    (whole,) = work.glob("checkpoint-*")
+    shutil.copytree(whole, work / "checkpoint-1")  # an earlier one
+    (whole / name).write_bytes((whole / name).read_bytes()[:-20])
+    fit.set_aside_damaged(work)
+    assert (work / f"damaged-{whole.name}").is_dir()
+    assert fit._last_checkpoint(work) == str(work / "checkpoint-1")
+    assert f"{whole} is left aside: {whole}/{name} " in caplog.text
+
+
+def test_a_run_whose_only_checkpoint_is_damaged_starts_anew(inputs, killed, tmp_path, caplog):
+    (file,) = killed.glob(".trainer/checkpoint-*/optimizer.pt")
+    file.write_bytes(file.read_bytes()[:1000])
+    caplog.set_level("INFO")
+    manifest = run(inputs, killed)
+    assert "left aside" in caplog.text
+    assert "going on from" not in caplog.text
+    assert manifest["files"] == run(inputs, tmp_path / "fresh")["files"]
+
+
+def test_a_run_that_was_refused_for_its_references_takes_new_ones(inputs, tmp_path):
+    wrong = read_table(reference(inputs, "rejected"), References).with_columns(logp=pl.col("logp") - 3)
+    write_table(wrong, References, tmp_path / "wrong.parquet")
+    with pytest.raises(TrainingError, match=r"not 0\.6931"):
+        run(inputs, tmp_path / "out", {"chosen": reference(inputs, "chosen"), "rejected": tmp_path / "wrong.parquet"})
+    assert not list(tmp_path.glob("out/.trainer/checkpoint-*"))  # it ended at the first step
+    assert run(inputs, tmp_path / "out")["losses"][0] == pytest.approx(LN2, abs=1e-4)
 
 
 def test_the_manifest_tells_content_and_run_apart(inputs, tmp_path):
@@ -395,7 +500,7 @@ def test_two_processes_train_like_one_and_go_on_after_a_kill(inputs, sixteen, tm
     output = tmp_path / "two"
 
     def kill():
-        eventually(lambda: list(output.glob(".trainer/checkpoint-*/trainer_state.json")), patience=100)
+        eventually(lambda: list(output.glob(".trainer/checkpoint-*/manifest.json")), patience=100)
         mark = str(output / ".trainer/training.json")
         workers = [process for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or [])]
         os.kill(max(workers, key=lambda process: process.create_time()).pid, signal.SIGKILL)

@@ -3,8 +3,8 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
 
+from prefdelta.checkpoints.load import load_config
 from prefdelta.checkpoints.manifest import write_manifest
 from prefdelta.checkpoints.settings import FetchSettings
 from prefdelta.run.errors import PrefdeltaError
@@ -21,7 +21,8 @@ class FetchError(PrefdeltaError):
 def fetch_model(data: list[Path], manifest: Path, *, settings: FetchSettings) -> None:
     """Links a repository's files (those in ``data``, where it is a local folder) into the folder of ``manifest``, written last.
 
-    Those of the hub stay in its cache ($HF_HOME). Raises FetchError where the repository can't be reached or has no weights.
+    Those of the hub stay in its cache ($HF_HOME). Raises FetchError where the repository can't be reached, or what it has
+    is no whole checkpoint; CheckpointError where transformers does not know its configuration.
     """
     repo, folder = settings.repo, manifest.parent
     if Path(repo).is_dir():
@@ -35,11 +36,19 @@ def fetch_model(data: list[Path], manifest: Path, *, settings: FetchSettings) ->
     for place in snapshot.iterdir():
         if any(place.match(pattern) for pattern in KEPT) and place.name != manifest.name:
             (folder / place.name).symlink_to(os.path.realpath(place))
+    if (folder / "adapter_config.json").exists():
+        raise FetchError(
+            f"{repo} is an adapter (adapter_config.json), not a checkpoint: merge it into its base model (peft: "
+            "`PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder)`), save the tokenizer there, "
+            "and name that folder as `repo`"
+        )
     if not list(folder.glob("*.safetensors")) or not (folder / "config.json").exists():
-        raise FetchError(f"{repo} holds no config.json with *.safetensors: it is not a checkpoint in transformers' format")
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    text = config.get("text_config", config)
-    shape = {"family": settings.family, "hidden_size": text["hidden_size"], "layers": text["num_hidden_layers"]}
+        raise FetchError(
+            f"{repo} holds no config.json with *.safetensors: it is not a checkpoint in transformers' format. Pickled weights "
+            "(*.bin, *.pt) can run code and are not read: convert them with `save_pretrained`"
+        )
+    config = load_config(folder).get_text_config()
+    shape = {"family": settings.family, "hidden_size": config.hidden_size, "layers": config.num_hidden_layers}
     write_manifest(manifest, {**shape, "parameters": _parameters(folder), "repo": repo, "revision": commit})
 
 
@@ -59,13 +68,26 @@ def _download(repo: str, revision: str | None) -> tuple[Path, str]:
 
 
 def _parameters(folder: Path) -> int:
-    """Parameters that the safetensors files hold."""
+    """Parameters that the safetensors files hold. Raises FetchError where one of them is missing or damaged."""
     from math import prod
 
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
+    files = {file.name for file in folder.glob("*.safetensors")}
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FetchError(f"{index.resolve()} can't be read ({type(error).__name__}: {error}): download it again") from None
+        if missing := sorted(named - files):
+            raise FetchError(
+                f"{index.resolve()} names {len(missing)} files that are not there, such as {missing[0]}: download them"
+            )
     total = 0
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="np") as weights:
-            total += sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    for name in sorted(files):
+        try:
+            with safe_open(folder / name, framework="np") as weights:
+                total += sum(prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
+        except SafetensorError as error:
+            raise FetchError(f"{(folder / name).resolve()} is damaged ({error}): download it again") from None
     return total

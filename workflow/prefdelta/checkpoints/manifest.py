@@ -32,15 +32,23 @@ def write_manifest(path: Path | str, content: dict[str, Any]) -> None:
     }
     sizes = {name: (path.parent / name).stat().st_size for name in files}
     content = {**content, "versions": versions(), "files": files, "bytes": sizes}
-    write_text(json.dumps(content, indent=1, sort_keys=True), path)
+    write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False), path)
 
 
 def read_manifest(path: Path | str) -> dict[str, Any]:
     """The manifest at ``path``, for those who need what it says and not the files beside it. Raises ManifestError."""
+
+    def constant(name: str) -> None:
+        raise ValueError(f"{name} is no number")
+
     try:
-        content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ManifestError(f"{path} is not JSON ({error}). Delete it and run again.") from None
+        content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=constant)
+        if not content["files"].keys() == content["bytes"].keys():
+            raise ValueError("`files` and `bytes` differ")
+    except OSError as error:
+        raise ManifestError(f"{path} can't be read ({error}). Run again what makes it.") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # ValueError: not JSON, or not UTF-8
+        raise ManifestError(f"{path} is no manifest ({type(error).__name__}: {error}). Delete it and run again.") from None
     return content
 
 

@@ -14,7 +14,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import DynamicCache
+
+from prefdelta.checkpoints.control import encode
+from prefdelta.checkpoints.load import CheckpointError, load_model, load_tokenizer
 
 ROWS = 512  # choices in a batch
 
@@ -33,12 +36,12 @@ class Completer:
     """A checkpoint that completes conversations."""
 
     def __init__(self, checkpoint: Path | str) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
-        self.model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        self.tokenizer = load_tokenizer(checkpoint, padding_side="left")
+        self.model = load_model(checkpoint, torch.float32).eval()
 
     def asked(self, body: dict[str, Any]) -> list[Asked]:
-        """The choices of a chat completion's body. Raises KeyError, TypeError or ValueError for one that is none."""
-        ids = self.tokenizer.apply_chat_template(body["messages"], add_generation_prompt=True, return_dict=False)
+        """The choices of a chat completion's body. Raises KeyError, TypeError, ValueError, CheckpointError for others."""
+        ids = encode(self.tokenizer, body["messages"])
         room = self.model.config.max_position_embeddings - len(ids)
         if room < 1:
             # In words by which clients tell it from a request that is wrong.
@@ -124,7 +127,7 @@ def application(completer: Completer, model: str) -> Starlette:
         body: dict[str, Any] = await request.json()
         try:
             asked = completer.asked(body)
-        except (KeyError, TypeError, ValueError) as error:
+        except (CheckpointError, KeyError, TypeError, ValueError) as error:
             return JSONResponse({"error": {"message": str(error), "type": "invalid_request_error"}}, status_code=400)
         answer: asyncio.Future[list[tuple[str, str, int]]] = asyncio.get_running_loop().create_future()
         await waiting.put((asked, answer))

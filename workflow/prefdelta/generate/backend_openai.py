@@ -4,8 +4,7 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
+from prefdelta.checkpoints.load import load_tokenizer
 from prefdelta.endpoint import batch, client
 from prefdelta.endpoint.answers import Body, Choice
 from prefdelta.endpoint.servers import connected
@@ -81,7 +80,7 @@ def _check_room(requests: list[Request], settings: ApiSettings, checkpoint: Path
     """Raises GenerateError where a server of vLLM with the context ``limit`` would refuse a request."""
     if limit is not None:
         chat = Chat(system=settings.system, chat_template_kwargs=settings.extra_body.get("chat_template_kwargs", {}))
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        tokenizer = load_tokenizer(checkpoint)
         check_room(requests, encode(tokenizer, [request.prompt for request in requests], chat), limit)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import DynamicCache
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     TemperatureLogitsWarper,
@@ -21,6 +21,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from prefdelta.checkpoints.load import CheckpointError, load_model, load_tokenizer
+from prefdelta.checkpoints.memory import fitting
 from prefdelta.generate.chat import decode, encode
 from prefdelta.generate.completions import Completion, Request
 from prefdelta.generate.settings import CheckpointSettings, GenerationRun
@@ -29,6 +31,7 @@ from prefdelta.study.sampling import Sampling
 log = logging.getLogger(__name__)
 
 
+@fitting("lower run.batch_size")
 def complete(
     requests: list[Request],
     *,
@@ -39,7 +42,10 @@ def complete(
     threads: int,
     log_file: Path,
 ) -> list[list[Completion]]:
-    """`generate.complete` with transformers, ``run.batch_size`` completions at a time."""
+    """`generate.complete` with transformers, ``run.batch_size`` completions at a time.
+
+    Raises CheckpointError and OutOfMemoryError.
+    """
     torch.set_num_threads(threads)
     sampler = _Sampler(checkpoint, settings, run.batch_size)
     results: list[list[Completion]] = [[] for _ in requests]
@@ -57,8 +63,8 @@ class _Sampler:
 
     def __init__(self, checkpoint: Path | None, settings: CheckpointSettings, batch_size: int) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
-        self.model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=settings.dtype).to(self.device).eval()
+        self.tokenizer = load_tokenizer(checkpoint, padding_side="left")
+        self.model = load_model(checkpoint, settings.dtype).to(self.device).eval()
         ends = self.model.generation_config.eos_token_id  # more than one where turns and texts end differently (Llama 3)
         self.ends = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
         self.settings, self.batch_size = settings, batch_size
@@ -136,6 +142,11 @@ class _Sampler:
             logits_to_keep=1,
         )
         logits: torch.Tensor = found.logits[:, -1].float()
+        if not logits.amax(-1).isfinite().all():
+            raise CheckpointError(
+                f"the model of {self.tokenizer.name_or_path} gives logits that are not finite in {self.model.dtype}: nothing can "
+                "be drawn from them. Give it another `dtype` (section `models`), or another checkpoint"
+            )
         return logits
 
 

@@ -7,8 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal, cast
 
-from transformers import AutoTokenizer
-
+from prefdelta.checkpoints.load import load_tokenizer
 from prefdelta.generate.chat import decode, encode
 from prefdelta.generate.completions import Completion, GenerateError, Request, check_room
 from prefdelta.generate.settings import CheckpointSettings, GenerationRun
@@ -31,13 +30,10 @@ def complete(
     """`generate.complete` with vLLM: one load of the model, all requests in one queue.
 
     Both ``engine`` are further arguments of vllm.EngineArgs. The same requests, settings and seed give the same completions on
-    the same hardware. The engine's output goes to ``log_file``. Raises GenerateError.
+    the same hardware. The engine's output goes to ``log_file``. Raises GenerateError and CheckpointError.
     """
     python = vllm_python()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    except (OSError, ValueError) as error:
-        raise GenerateError(f"the tokenizer of {checkpoint} can't be loaded: {error}") from None
+    tokenizer = load_tokenizer(checkpoint)
     arguments = {
         "enable_prefix_caching": True,
         **run.model.engine,

@@ -1,20 +1,27 @@
-"""How a conversation becomes tokens and back, the same way in every backend, in the reference and in training."""
+"""How a conversation becomes tokens and back, the same way in every backend, in the reference and in training.
+
+Prompts and traces are text: the letters of a control token in one of them are no such token.
+"""
 
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from prefdelta.checkpoints import control
 from prefdelta.generate.completions import Completion, completion
 from prefdelta.study.models import Chat
 
-THOUGHT = "<think>"
+THOUGHT, THOUGHT_END = "<think>", "</think>"
 
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: str, chat: Chat) -> str:
-    """The prompt as the model reads it, up to where its answer begins."""
+    """The prompt as the model reads it, up to where its answer begins. Raises CheckpointError where its template refuses it."""
+    return control.render(tokenizer, _messages(prompt, chat), **chat.chat_template_kwargs)
+
+
+def _messages(prompt: str, chat: Chat) -> list[dict[str, str]]:
     system = [{"role": "system", "content": chat.system}] if chat.system else []
-    turns = [*system, {"role": "user", "content": prompt}]
-    return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, **chat.chat_template_kwargs))
+    return [*system, {"role": "user", "content": prompt}]
 
 
 def target(tokenizer: PreTrainedTokenizerBase, rendered: str, text: str) -> str:
@@ -30,9 +37,17 @@ def target(tokenizer: PreTrainedTokenizerBase, rendered: str, text: str) -> str:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: list[str], chat: Chat) -> list[list[int]]:
-    """Token ids of each `render`ed prompt."""
-    rendered = [render(tokenizer, prompt, chat) for prompt in prompts]
-    ids: list[list[int]] = tokenizer(rendered, add_special_tokens=False)["input_ids"]  # the template wrote them already
+    """Token ids of each `render`ed prompt. Control tokens in the prompt, and in the system prompt, are text."""
+    return _encoded(tokenizer, {prompt: render(tokenizer, prompt, chat) for prompt in prompts}, prompts, chat)
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, rendered: dict[str, str], prompts: list[str], chat: Chat) -> list[list[int]]:
+    # The template wrote the special tokens already.
+    ids: list[list[int]] = tokenizer([rendered[prompt] for prompt in prompts], add_special_tokens=False)["input_ids"]
+    tokens = control.control(tokenizer)
+    for place, prompt in enumerate(prompts):
+        if tokens.search(prompt) or tokens.search(chat.system or ""):
+            ids[place] = control.encode(tokenizer, _messages(prompt, chat), **chat.chat_template_kwargs)
     return ids
 
 
@@ -41,18 +56,34 @@ def tokenised(
 ) -> list[tuple[list[int], int]]:
     """Token ids of each prompt and its trace together, as they are trained on, and where the trace begins.
 
-    It begins where these ids part from those of the prompt alone.
+    It begins where generation begins: after all tokens of the prompt alone. Where a token would span both, and where a special
+    token in the trace is text, the trace is tokenised apart.
     """
-    once = dict.fromkeys(prompts)
+    once = list(dict.fromkeys(prompts))
     rendered = {prompt: render(tokenizer, prompt, chat) for prompt in once}
-    alone = dict(zip(once, tokenizer(list(rendered.values()), add_special_tokens=False)["input_ids"], strict=True))
-    pairs = list(zip(prompts, texts, strict=True))
-    wholes = [rendered[prompt] + target(tokenizer, rendered[prompt], text) for prompt, text in pairs]
+    alone = dict(zip(once, _encoded(tokenizer, rendered, once, chat), strict=True))
+    targets = [target(tokenizer, rendered[prompt], text) for prompt, text in zip(prompts, texts, strict=True)]
+    wholes = [rendered[prompt] + text for prompt, text in zip(prompts, targets, strict=True)]
     found = []
-    for prompt, ids in zip(prompts, tokenizer(wholes, add_special_tokens=False)["input_ids"], strict=True):
-        both = enumerate(zip(alone[prompt], ids, strict=False))
-        found.append((ids, next((place for place, (one, other) in both if one != other), len(alone[prompt]))))
+    for prompt, text, ids in zip(prompts, targets, tokenizer(wholes, add_special_tokens=False)["input_ids"], strict=True):
+        begin, marked = alone[prompt], _marked(tokenizer, rendered[prompt], text)
+        kept = marked == text and ids[: len(begin)] == begin
+        found.append((ids if kept else begin + control.continued(tokenizer, marked), len(begin)))
     return found
+
+
+def _marked(tokenizer: PreTrainedTokenizerBase, rendered: str, text: str) -> str:
+    """A `target` in which special tokens are marked as text.
+
+    All but its end, and the marks around its reasoning: a policy that has ``<think>`` and ``</think>`` as special tokens writes
+    those tokens itself. Inside the reasoning and the response they are text.
+    """
+    body, end = text.removesuffix(str(tokenizer.eos_token)), str(tokenizer.eos_token)
+    opening = THOUGHT if body.startswith(THOUGHT) else ""
+    parts = [body.removeprefix(opening)]
+    if opening or rendered.rstrip().endswith(THOUGHT):
+        parts = parts[0].rsplit(THOUGHT_END, 1)  # the response is what follows the last one, as in `completions`
+    return opening + THOUGHT_END.join(control.marked(tokenizer, part) for part in parts) + end
 
 
 def decode(

@@ -25,7 +25,7 @@ class Record:
 def write_record(record: Record, log_file: Path) -> None:
     """Writes ``record`` where it belongs by the job's ``log_file``."""
     file = Path(*("records" if part == "logs" else part for part in log_file.with_suffix(".json").parts))
-    write_text(json.dumps(asdict(record), indent=1, sort_keys=True), file)
+    write_text(json.dumps(asdict(record), indent=1, sort_keys=True, allow_nan=False), file)
 
 
 def read_records(folder: Path) -> list[Record]:

@@ -2,27 +2,40 @@
 
 import json
 import logging
+import math
+import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
+from transformers import GenerationConfig, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
+from prefdelta.checkpoints.load import load_config, load_model, load_tokenizer, not_finite
+from prefdelta.checkpoints.manifest import ManifestError, checked_folder, write_manifest
+from prefdelta.checkpoints.memory import fitting
 from prefdelta.run.atomic import write_text
+from prefdelta.run.errors import PrefdeltaError
 from prefdelta.study.lattice import Side
 from prefdelta.study.strict import Strict
 from prefdelta.tables.io import read_table
 from prefdelta.tables.stages import Pairs
 from prefdelta.train.settings import Training
 from prefdelta.train.trainers import make_trainer
+from prefdelta.train.watched import TrainingError
 
 log = logging.getLogger(__name__)
 
 
-class Outcome(Strict, ser_json_inf_nan="constants"):
+ERROR = "error.txt"  # what a process of several says to the one that launched it
+
+# Of a policy that equals its reference: -ln sigmoid(0), and 1 - sigmoid(0).
+FIRST_LOSS = {"dpo": math.log(2), "kto": 0.5}
+
+
+class Outcome(Strict):
     """What a manifest says of a training. ``losses`` are by step, ``metrics`` the last step's; ``n_tokens`` includes prompts."""
 
     n_pairs: int
@@ -48,41 +61,85 @@ class Progress(TrainerCallback):  # type: ignore[misc]
             log.info("step %d of %d, loss %.4f, about %.0f s left", state.global_step, state.max_steps, logs["loss"], left)
 
 
-def fit(file: Path) -> None:
-    """Runs the `Training` of ``file`` from its last checkpoint on. Raises TrainingError.
+class FirstLoss(TrainerCallback):  # type: ignore[misc]
+    """Raises TrainingError after the first step where policy and reference differed before it."""
 
-    Leaves ``model/`` (or ``adapter/``) and ``outcome.json`` (`Outcome`) beside ``file``.
+    def __init__(self, training: Training) -> None:
+        self.training = training
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        recipe = self.training.settings.recipe
+        first, expected = logs.get("loss", math.nan), FIRST_LOSS.get(recipe.trainer)
+        if state.global_step > 1 or expected is None or not math.isfinite(first):
+            return
+        # Bfloat16 rounds the log-probability of a long trace by a nat or more; references of another model are off by far more.
+        if not math.isclose(first, expected, abs_tol=0.2 if recipe.bf16 else 1e-4):
+            raise TrainingError(
+                f"the loss before {recipe.trainer}'s first step is {first:.6f}, not {expected:.4f}: the reference "
+                f"log-probabilities ({', '.join(map(str, self.training.references.values()))}) are not those of "
+                f"{self.training.base}. Delete them and run again."
+            )
+
+
+class Checkpoints(TrainerCallback):  # type: ignore[misc]
+    """Seals each checkpoint with a manifest once all processes have written theirs, and only then deletes the one before."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.wait = trainer.accelerator.wait_for_everyone
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.wait()
+        if state.is_world_process_zero:
+            saved = Path(args.output_dir, f"checkpoint-{state.global_step}")
+            write_manifest(saved / "manifest.json", {})
+            for other in Path(args.output_dir).glob("checkpoint-*"):
+                if other != saved:
+                    shutil.rmtree(other)
+
+
+def fit(file: Path) -> None:
+    """Runs the `Training` of ``file`` from its last checkpoint on.
+
+    Leaves the weights in ``model/`` (or ``adapter/``) and ``outcome.json`` (`Outcome`) beside ``file``. Raises TrainingError
+    where policy and reference differ before the first step, and where a step goes wrong (`Watched`); OutOfMemoryError.
     """
     training, work = Training.model_validate_json(file.read_text(encoding="utf-8")), file.parent
+    recipe, method = training.settings.recipe, training.settings.cell.method
     torch.set_num_threads(training.threads)
     set_seed(training.settings.seed)
-    tokenizer = AutoTokenizer.from_pretrained(training.base, padding_side="right")
+    tokenizer = load_tokenizer(training.base, padding_side="right")
     frame = read_table(training.pairs, Pairs)
-    dtype = AutoConfig.from_pretrained(training.base).dtype or torch.float32
-    adapted = training.settings.recipe.lora is not None
-    # Steps of 1e-8 are lost on bfloat16 weights, so those that are trained stay in float32.
-    model = AutoModelForCausalLM.from_pretrained(training.base, dtype=dtype if adapted else torch.float32)
-    trainer, n_truncated, n_completion_tokens = make_trainer(model, tokenizer, frame, training, work)
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Progress())
-    last = _last_checkpoint(work)
-    if last:
-        log.info("going on from %s", last)
-        told = json.loads(Path(last, "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
-        trainer._total_train_tokens = int(told[-1]["num_tokens"])  # which TRL would count from zero
-    trainer.train(resume_from_checkpoint=last)
+    dtype = load_config(training.base).dtype or torch.float32
+    adapted = recipe.lora is not None
+    advice = (
+        f"lower run.methods.{method}.micro_batch (now {training.per_device}), set run.methods.{method}.gradient_checkpointing, "
+        f"give it more `gpus` with `sharding`, or change the method: a lower max_length (now {recipe.max_length}), or `lora`"
+    )
+    with fitting(advice):
+        # Steps of 1e-8 are lost on bfloat16 weights, so those that are trained stay in float32.
+        model = load_model(training.base, dtype if adapted else torch.float32)
+        # save_pretrained would refuse its makers' where they contradict themselves; the checkpoint keeps their file.
+        model.generation_config = GenerationConfig()
+        trainer, n_truncated, n_completion_tokens = make_trainer(model, tokenizer, frame, training, work)
+        trainer.remove_callback(PrinterCallback)
+        for callback in (Progress(), FirstLoss(training), Checkpoints(trainer)):
+            trainer.add_callback(callback)
+        last = _last_checkpoint(work)
+        if last:
+            log.info("going on from %s", last)
+            told = json.loads(Path(last, "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+            trainer._total_train_tokens = int(told[-1]["num_tokens"])  # which TRL would count from zero
+        trainer.train(resume_from_checkpoint=last)
 
-    if adapted:
-        trainer.save_model(str(work / "adapter"))
-    else:
-        state = trainer.accelerator.get_state_dict(trainer.model)  # gathered from all GPUs; empty but in the main process
-        if trainer.is_world_process_zero():
-            tuned = trainer.accelerator.unwrap_model(trainer.model)
-            # A gathered or converted copy of a tied weight is a weight of its own to save_pretrained.
-            kept = {name: weight.to(dtype) for name, weight in state.items() if name not in tuned.all_tied_weights_keys}
-            tuned.save_pretrained(work / "model", state_dict=kept)
-            # Training has changed its dtype and use_cache.
-            AutoConfig.from_pretrained(training.base).save_pretrained(work / "model")
+        if adapted:
+            trainer.save_model(str(work / "adapter"))
+        else:
+            state = trainer.accelerator.get_state_dict(trainer.model)  # gathered from all GPUs; empty but in the main process
+            if trainer.is_world_process_zero():
+                tuned = trainer.accelerator.unwrap_model(trainer.model)
+                # A gathered or converted copy of a tied weight is a weight of its own to save_pretrained.
+                kept = {name: weight.to(dtype) for name, weight in state.items() if name not in tuned.all_tied_weights_keys}
+                save_model(tuned, kept, work / "model")
     if trainer.is_world_process_zero():
         history = [entry for entry in trainer.state.log_history if "loss" in entry]
         outcome = Outcome(
@@ -97,12 +154,39 @@ def fit(file: Path) -> None:
         write_text(outcome.model_dump_json(), work / "outcome.json")
 
 
+def save_model(model: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    """Saves ``model`` with ``weights``. Raises TrainingError where one is not finite: float16 ends at 65,504."""
+    if name := not_finite(weights):
+        raise TrainingError(
+            f"the trained weight {name} is not finite in {weights[name].dtype}, the policy's own dtype: train a copy of it in "
+            "bfloat16 or float32, or lower the method's `learning_rate`"
+        )
+    model.save_pretrained(folder, state_dict=weights)
+
+
+def set_aside_damaged(work: Path) -> None:
+    """Renames the checkpoints of a killed run that are not what they were sealed as, or never were sealed."""
+    for path in sorted(work.glob("checkpoint-*")):
+        try:
+            checked_folder(path / "manifest.json")
+        except ManifestError as error:
+            aside = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            log.warning("%s is left aside: %s", path, error)
+
+
 def _last_checkpoint(work: Path) -> str | None:
-    """The newest complete checkpoint of a killed run: trainer_state.json is written last."""
-    found = [path for path in work.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+    """The newest of a killed run (`Checkpoints`)."""
+    found = list(work.glob("checkpoint-*"))
     return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    fit(Path(sys.argv[1]))
+    file = Path(sys.argv[1])
+    try:
+        fit(file)
+    except PrefdeltaError as error:
+        write_text(str(error), file.with_name(ERROR))
+        sys.exit(1)

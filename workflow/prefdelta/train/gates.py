@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import polars as pl
-from transformers import AutoTokenizer
 
+from prefdelta.checkpoints.load import load_tokenizer
 from prefdelta.generate.chat import tokenised
 from prefdelta.run.errors import PrefdeltaError
 from prefdelta.study.lattice import SIDES, Side
@@ -74,7 +74,7 @@ def _truncated(
     """The share of a side's traces that are longer, prompt included, than the recipe's ``max_length`` tokens."""
     max_length = settings.recipe.max_length
     if not references:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        tokenizer = load_tokenizer(checkpoint)
         sequences = tokenised(tokenizer, frame["prompt"].to_list(), frame[side].to_list(), settings.chat)
         return sum(len(ids) > max_length for ids, _ in sequences) / len(frame)
     # Of a flipped pair, the chosen trace is in the other generator's table.

@@ -2,22 +2,23 @@
 
 import hashlib
 import json
-import math
 import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
+from prefdelta.checkpoints.load import load_config, load_model, load_tokenizer
 from prefdelta.checkpoints.manifest import checked_folder, read_manifest, write_manifest
 from prefdelta.run.atomic import write_text
 from prefdelta.run.processes import free_port, running
 from prefdelta.study.lattice import Side
-from prefdelta.train.fit import Outcome, fit
+from prefdelta.train.fit import ERROR, Outcome, fit, save_model, set_aside_damaged
 from prefdelta.train.gates import check_gates
 from prefdelta.train.settings import PolicyRun, PolicySettings, Training
-from prefdelta.train.trainers import TrainingError
+from prefdelta.train.watched import TrainingError
 
 CARD = """\
 ---
@@ -30,10 +31,6 @@ Study `{study}`: policy `{policy}` trained with `{method}` for {n_steps} steps o
 `{chosen}`, rejected by `{rejected}`, selection `{selection}` on the ratings of judge `{judge}`. `manifest.json` holds the
 recipe, the loss curve, library versions and a hash of every file. Load it with `AutoModelForCausalLM.from_pretrained`.
 """
-
-
-# Of a policy that equals its reference: -ln sigmoid(0), and 1 - sigmoid(0).
-FIRST_LOSS = {"dpo": math.log(2), "kto": 0.5}
 
 
 def train_policy(
@@ -52,14 +49,16 @@ def train_policy(
 
     ``ratings`` and ``references`` are by side; references are joined to the pairs of DPO and KTO. On several GPUs it runs under
     `accelerate launch`. A run that was killed goes on from its last checkpoint if pairs, base and settings are the same. Raises
-    GateError where `check_gates` does, before a model is loaded. Raises TrainingError where the first loss is not `FIRST_LOSS`
-    (for DPO ln 2), that is, where policy and reference differ before the first step, and where a prompt alone fills the length
-    limit.
+    GateError where `check_gates` does, before a model is loaded. Raises CheckpointError where the policy can't be used, and
+    TrainingError and OutOfMemoryError as `fit` does, and where a prompt alone fills the length limit. Whatever of the policy is
+    saved besides weights is saved once before the first step, so that it can't fail after the last.
     """
     recipe, folder, work = settings.recipe, checked_folder(base), manifest.parent / ".trainer"
     check_gates(pairs, ratings, references, folder, settings, run.gates)
     training = Training(pairs=pairs, base=folder, references=references, settings=settings, run=run.training, threads=threads)
     _clear_unless_resumable(manifest.parent, work, _fingerprint(training, base))
+    set_aside_damaged(work)
+    _save_words(folder, work / "model")
     write_text(training.model_dump_json(), work / "training.json")
     if run.training.processes == 1:
         fit(work / "training.json")
@@ -67,18 +66,11 @@ def train_policy(
         _launch(work / "training.json", training, log_file)
 
     outcome = Outcome.model_validate_json((work / "outcome.json").read_text(encoding="utf-8"))
-    # Bfloat16 rounds the log-probability of a long trace by a nat or more; references of another model are off by far more.
-    first, expected = outcome.losses[0], FIRST_LOSS.get(recipe.trainer)
-    if expected and not math.isclose(first, expected, abs_tol=0.2 if recipe.bf16 else 1e-4):
-        raise TrainingError(
-            f"the loss before {recipe.trainer}'s first step is {first}, not {expected:.4f}: the reference log-probabilities "
-            f"({', '.join(map(str, references.values()))}) are not those of {base}. Delete them and run again."
-        )
     if recipe.lora:
         _merge(folder, work)
+    _save_words(folder, work / "model")  # training has changed dtype and use_cache, and the settings of generation
     for file in (work / "model").iterdir():
         file.replace(manifest.parent / file.name)
-    AutoTokenizer.from_pretrained(folder).save_pretrained(manifest.parent)
     cell = asdict(settings.cell)
     card = CARD.format(**cell, study=settings.study, n_steps=settings.n_steps, n_pairs=outcome.n_pairs)
     write_text(card, manifest.parent / "README.md")
@@ -97,6 +89,16 @@ def train_policy(
     )
 
 
+def _save_words(folder: Path, made: Path) -> None:
+    """Saves all of a checkpoint but its weights as it is in ``folder``."""
+    load_tokenizer(folder).save_pretrained(made)
+    load_config(folder).save_pretrained(made)
+    (made / GENERATION_CONFIG_NAME).unlink(missing_ok=True)
+    if (folder / GENERATION_CONFIG_NAME).exists():
+        # As it is: of many public checkpoints, settings do not fit each other, and transformers refuses to write them.
+        shutil.copyfile(folder / GENERATION_CONFIG_NAME, made / GENERATION_CONFIG_NAME)
+
+
 def _launch(file: Path, training: Training, log_file: Path) -> None:
     """Runs `fit` in a process for each GPU. On a machine without any, the processes share the CPU."""
     precision = "bf16" if training.settings.recipe.bf16 else "no"
@@ -104,24 +106,29 @@ def _launch(file: Path, training: Training, log_file: Path) -> None:
     # --multi_gpu means several processes, of a CPU too (with --cpu there would be one); the trainer says which device.
     flags += ["--multi_gpu", "--main_process_port", str(free_port()), "--dynamo_backend", "no"]
     command = [sys.executable, "-m", "accelerate.commands.launch", *flags, "-m", "prefdelta.train.fit", str(file)]
+    told = file.with_name(ERROR)
+    told.unlink(missing_ok=True)
     with running(command, log_file) as process:
         if process.wait():
-            raise TrainingError(f"accelerate launch ended with exit code {process.returncode}: see {log_file}")
+            reason = told.read_text(encoding="utf-8") if told.exists() else f"exit code {process.returncode}"
+            raise TrainingError(f"accelerate launch ended with {reason}: see {log_file}")
 
 
 def _merge(folder: Path, work: Path) -> None:
     """Merges the adapter into the base checkpoint."""
     from peft import PeftModel
 
-    base = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-    PeftModel.from_pretrained(base, work / "adapter").merge_and_unload().save_pretrained(work / "model")
+    base = load_model(folder, "auto")
+    base.generation_config = GenerationConfig()
+    merged = PeftModel.from_pretrained(base, work / "adapter").merge_and_unload()
+    save_model(merged, merged.state_dict(), work / "model")
 
 
 def _fingerprint(training: Training, base: Path) -> str:
     """A digest of all that a trainer's state is the state of: content, and which examples and weights each process has."""
     content = [training.settings.model_dump(mode="json"), training.per_device, training.run.processes, training.run.sharding]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    for file in (training.pairs, base):
+    for file in (training.pairs, base, *training.references.values()):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

@@ -9,12 +9,11 @@ import polars as pl
 import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset
-from transformers import AutoModelForCausalLM
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 from trl.trainer.utils import use_adapter
 
+from prefdelta.checkpoints.load import load_model
 from prefdelta.generate.chat import tokenised
-from prefdelta.run.errors import PrefdeltaError
 from prefdelta.study.lattice import SIDES, Side
 from prefdelta.study.models import Chat
 from prefdelta.study.recipe import Recipe, examples_read
@@ -22,6 +21,7 @@ from prefdelta.tables.io import read_table
 from prefdelta.tables.stages import References
 from prefdelta.train.packed import use_packed_forward
 from prefdelta.train.settings import Training
+from prefdelta.train.watched import NAME, TrainingError, Watched
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +44,7 @@ DEEPSPEED = {  # ZeRO-3; "auto": as the trainer's arguments say
 }
 
 
-class TrainingError(PrefdeltaError):
-    """Training can't start or has gone wrong; the message says where."""
-
-
-class StoredReferenceDPOTrainer(DPOTrainer):  # type: ignore[misc]
+class StoredReferenceDPOTrainer(Watched, DPOTrainer):  # type: ignore[misc]
     """DPO on token ids, with ``ref_chosen_logps`` and ``ref_rejected_logps`` in the data set: no reference model runs.
 
     A step's loss is the mean over its pairs, however they are divided into micro-batches. TRL's is the mean of the micro-batches'
@@ -75,7 +71,11 @@ class StoredReferenceDPOTrainer(DPOTrainer):  # type: ignore[misc]
         return dataset
 
 
-class StoredReferenceKTOTrainer(KTOTrainer):  # type: ignore[misc]
+class WatchedSFTTrainer(Watched, SFTTrainer):  # type: ignore[misc]
+    """SFT on token ids."""
+
+
+class StoredReferenceKTOTrainer(Watched, KTOTrainer):  # type: ignore[misc]
     """KTO on token ids, with ``ref_logps`` in the data set. A reference model runs for the mismatched pairs of the KL term only,
     which are others for every selection and order.
     """
@@ -111,24 +111,29 @@ def make_trainer(
     arguments = _arguments(training, work)
     common = {"model": model, "processing_class": tokenizer, "peft_config": _adapter(recipe)}
     if recipe.trainer == "sft":
-        rows = [{"input_ids": ids, "labels": [-100] * start + ids[start:]} for ids, start in sides["chosen"]]
-        return SFTTrainer(**common, args=SFTConfig(**arguments), train_dataset=Dataset.from_list(rows)), *counts
+        rows = [
+            {"input_ids": ids, "labels": [-100] * start + ids[start:], NAME: name}
+            for (ids, start), name in zip(sides["chosen"], frame["chosen_trace_id"], strict=True)
+        ]
+        trainer = WatchedSFTTrainer(**common, args=SFTConfig(**arguments), train_dataset=Dataset.from_list(rows))
+        trainer.watch()
+        return trainer, *counts
 
     stored = _stored(frame, training.references)
     arguments |= {"beta": recipe.beta, "precompute_ref_log_probs": True}
     if recipe.trainer == "kto":
-        trainer = _kto_trainer(common, arguments, sides, stored, training)
+        trainer = _kto_trainer(common, arguments, frame, sides, stored, training)
     else:
-        # A prompt ends where either side parts from it, as in TRL.
-        starts = [min(one, other) for (_, one), (_, other) in zip(sides["chosen"], sides["rejected"], strict=True)]
         columns = {
-            "prompt_ids": [ids[:start] for (ids, _), start in zip(sides["chosen"], starts, strict=True)],
-            **{f"{side}_ids": [ids[start:] for (ids, _), start in zip(sides[side], starts, strict=True)] for side in SIDES},
+            "prompt_ids": [ids[:start] for ids, start in sides["chosen"]],
+            **{f"{side}_ids": [ids[start:] for ids, start in sides[side]] for side in SIDES},
             **{f"ref_{side}_logps": logps for side, logps in stored.items()},
+            NAME: frame["pair_id"].to_list(),
         }
         loss = ["sigmoid_norm"] if recipe.length_normalised else ["sigmoid"]
         settings = DPOConfig(**arguments, loss_type=loss)
         trainer = StoredReferenceDPOTrainer(**common, args=settings, train_dataset=Dataset.from_dict(columns))
+    trainer.watch()
     _pack(trainer)
     return trainer, *counts
 
@@ -136,14 +141,15 @@ def make_trainer(
 def _kto_trainer(
     common: dict[str, Any],
     arguments: dict[str, Any],
+    frame: pl.DataFrame,
     sides: dict[Side, Tokens],
     stored: dict[Side, list[float]],
     training: Training,
 ) -> Any:
     rows = [
-        {"prompt_ids": ids[:start], "completion_ids": ids[start:], "label": side == "chosen", "ref_logps": logp}
+        {"prompt_ids": ids[:start], "completion_ids": ids[start:], "label": side == "chosen", "ref_logps": logp, NAME: name}
         for side in SIDES
-        for (ids, start), logp in zip(sides[side], stored[side], strict=True)
+        for (ids, start), logp, name in zip(sides[side], stored[side], frame[f"{side}_trace_id"], strict=True)
     ]
 
     def mismatch(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -154,7 +160,7 @@ def _kto_trainer(
     data = data.map(mismatch, batched=True, batch_size=training.per_device)
     # An adapter is switched off instead.
     adapted = training.settings.recipe.lora is not None
-    untrained = None if adapted else AutoModelForCausalLM.from_pretrained(training.base, dtype=torch.float32)
+    untrained = None if adapted else load_model(training.base, torch.float32)
     settings = KTOConfig(**arguments, train_sampling_strategy="sequential")
     return StoredReferenceKTOTrainer(**common, ref_model=untrained, args=settings, train_dataset=data)
 
@@ -230,8 +236,8 @@ def _arguments(training: Training, work: Path) -> dict[str, Any]:
         "max_length": recipe.max_length,
         "seed": settings.seed,
         "save_steps": run.checkpoint_steps,
-        "save_total_limit": 1,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would write 0 for a loss that is none
         "report_to": "none",
         "disable_tqdm": True,
         "gradient_checkpointing": run.gradient_checkpointing,
