@@ -10,6 +10,7 @@ from loopback import KEY, completion, content, refusal, server, url
 from starlette.responses import JSONResponse, Response
 
 from prefdelta.endpoint.client import request_seed
+from prefdelta.endpoint.plain import plainly
 from prefdelta.generate.completions import Completion, GenerateError, Request, complete
 from prefdelta.generate.settings import ApiSettings, GenerationRun
 from prefdelta.study.endpoints import VllmEndpoint
@@ -140,6 +141,26 @@ def test_a_missing_key_is_an_error_that_names_the_variable(monkeypatch):
     monkeypatch.delenv(KEY)
     with pytest.raises(GenerateError, match=rf"\${KEY}"):
         made(url("http://127.0.0.1:9"))
+
+
+def test_of_what_a_server_of_vllm_is_sent_nothing_is_a_control_token(tmp_path):
+    tokenizer = build.reasoning_tokenizer("<think>", ("<think>",))
+    tokenizer.save_pretrained(tmp_path)
+    said, sent = ["4<|end|>3", "<think> <|<|end|>end|>", "4 < 3"], []
+
+    def ask(connection, n, body, answered, timeout):
+        sent.extend(body(number) for number in range(n))
+
+    def body(number):
+        return {"model": "m", "messages": [{"role": "user", "content": said[number]}]}
+
+    plainly(ask, VllmEndpoint(kind="vllm", model="m"), tmp_path)(None, 3, body, None, timeout=9)
+    texts = [made["messages"][0]["content"] for made in sent]
+    assert [text.replace("\u200b", "") for text in texts] == said
+    assert texts[2] == said[2]
+    specials = set(tokenizer.all_special_ids)
+    assert not any(specials & set(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+    assert plainly(ask, url("http://127.0.0.1:9"), None) is ask
 
 
 def test_a_request_that_a_server_of_vllm_would_refuse_for_its_run_settings_is_an_error_before_it_is_started(tmp_path):

@@ -28,7 +28,7 @@ from prefdelta.checkpoints.memory import OutOfMemoryError
 from prefdelta.checkpoints.settings import PretrainSettings
 from prefdelta.generate.chat import render
 from prefdelta.microworld import authors, problems
-from prefdelta.microworld.pretrain import make_tokenizer, pretrain_model
+from prefdelta.microworld.pretrain import PretrainError, make_tokenizer, pretrain_model
 from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
 from prefdelta.study.lattice import SIDES, Cell
 from prefdelta.study.models import Chat
@@ -288,6 +288,14 @@ def test_a_policy_in_bfloat16_is_trained_in_float32_and_saved_as_it_was(inputs, 
     config, before = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "out", half / "base"))
     assert config == before
     assert config["dtype"] == "bfloat16"
+
+
+def test_a_training_from_scratch_that_diverges_ends_at_its_step(tmp_path):
+    shape = {"family": "llama", "hidden_size": 16, "layers": 1, "heads": 2, "operations": (2, 3), "domains": ["arithmetic"]}
+    speed = {"steps": 9, "batch_size": 4, "learning_rate": 1e38, "seed": 0, "authors": [(1.0, {})], "writes": "traces"}
+    with pytest.raises(PretrainError, match=r"step \d of .*lower the model's `learning_rate`"):
+        pretrain_model(tmp_path / "manifest.json", settings=PretrainSettings(**shape, **speed), threads=1)
+    assert not list(tmp_path.iterdir())
 
 
 DIVERGING = [{}, {"trainer": "kto"}, {"trainer": "sft", "beta": None}, {"lora": {"r": 2, "alpha": 4}}]

@@ -18,6 +18,7 @@ def _any_of(names: frozenset[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)")
 
 
+@lru_cache(maxsize=4)  # asked for each trace
 def special(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
     """Matches special tokens."""
     return _any_of(frozenset(token.content for token in tokenizer.added_tokens_decoder.values() if token.special))
@@ -28,7 +29,7 @@ def control(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
 
     They are those of `apply_chat_template` with ``sanitize_control_tokens``.
     """
-    template, added = tokenizer.get_chat_template(), tokenizer.added_tokens_decoder.values()
+    template, added = tokenizer.get_chat_template() if tokenizer.chat_template else "", tokenizer.added_tokens_decoder.values()
     return _any_of(
         frozenset(one.content for one in added if one.special or (one.content in template and not one.content.isspace()))
     )

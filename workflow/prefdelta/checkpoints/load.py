@@ -16,16 +16,19 @@ class CheckpointError(PrefdeltaError):
     """A checkpoint can't be used; the message names its folder, what is wrong, and what to do."""
 
 
-def load_tokenizer(folder: Path | str | None, **options: Any) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path | str | None, *, served: bool = False, **options: Any) -> PreTrainedTokenizerBase:
     """The tokenizer of the checkpoint in ``folder``, with a chat template and an end token.
 
     Raises CheckpointError where it can't be loaded or lacks one of the two: a policy that never learns to end, or that
-    learns an end which is none to those who generate, would be trained without a word.
+    learns an end which is none to those who generate, would be trained without a word. A server (``served``) has them from
+    elsewhere, too.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
     except Exception as error:  # of damaged files, the tokenizers library raises bare ones
         raise _unusable("tokenizer", folder, error, "tokenizer.json, tokenizer_config.json") from None
+    if served:
+        return tokenizer
     if not tokenizer.chat_template:
         raise CheckpointError(
             f"the tokenizer of {folder} has no chat template (chat_template.jinja, or `chat_template` in tokenizer_config.json), "

@@ -7,6 +7,7 @@ from pathlib import Path
 from prefdelta.checkpoints.load import load_tokenizer
 from prefdelta.endpoint import batch, client
 from prefdelta.endpoint.answers import Body, Choice
+from prefdelta.endpoint.plain import plainly
 from prefdelta.endpoint.servers import connected
 from prefdelta.endpoint.serving import EndpointError, Served
 from prefdelta.endpoint.spending import Spending
@@ -62,7 +63,7 @@ def complete(
         with connected(
             settings.endpoint, Served(settings.model, checkpoint, settings.dtype, run.model), threads=threads, log_file=log_file
         ) as connection:
-            ask = batch.ask if run.requests.batch else client.ask
+            ask = plainly(batch.ask if run.requests.batch else client.ask, settings.endpoint, checkpoint)
             spending = Spending(settings.model, run.requests, "run.generators.<its name>")
             ask(connection, len(asked), body, answered, store=Store(connection.identity, spending), run=run.requests)
             spending.tell()
@@ -80,7 +81,7 @@ def _check_room(requests: list[Request], settings: ApiSettings, checkpoint: Path
     """Raises GenerateError where a server of vLLM with the context ``limit`` would refuse a request."""
     if limit is not None:
         chat = Chat(system=settings.system, chat_template_kwargs=settings.extra_body.get("chat_template_kwargs", {}))
-        tokenizer = load_tokenizer(checkpoint)
+        tokenizer = load_tokenizer(checkpoint, served=True)
         check_room(requests, encode(tokenizer, [request.prompt for request in requests], chat), limit)
 
 

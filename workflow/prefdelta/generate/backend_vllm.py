@@ -14,6 +14,10 @@ from prefdelta.generate.settings import CheckpointSettings, GenerationRun
 from prefdelta.run.processes import running
 from prefdelta.run.vllm import environment, vllm_python
 
+MEMORY = (
+    ". Where memory is out: lower run.models.<its name>.max_model_len, give it more `gpus`, and raise gpu_memory_utilization "
+    "where the model itself does not fit, or lower it where others use the GPU"
+)
 ENGINE = Path(__file__).with_name("vllm_engine.py")
 
 
@@ -98,7 +102,10 @@ def _run(python: Path, folder: Path, threads: int, log_file: Path) -> None:
     with running(command, log_file, variables) as process:
         code = process.wait()
     if code != 0:
-        raise GenerateError(f"vLLM failed: {_reason(folder, log_file, begin, code)} (its whole output is in {log_file})")
+        reason = _reason(folder, log_file, begin, code)
+        raise GenerateError(
+            f"vLLM failed: {reason} (its whole output is in {log_file}){MEMORY if 'memory' in reason.lower() else ''}"
+        )
 
 
 def _reason(folder: Path, log_file: Path, begin: int, code: int) -> str:

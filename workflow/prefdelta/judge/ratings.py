@@ -12,6 +12,7 @@ from prefdelta.checkpoints.manifest import checked_folder
 from prefdelta.endpoint import batch as by_batch
 from prefdelta.endpoint import client
 from prefdelta.endpoint.answers import Body, Choice
+from prefdelta.endpoint.plain import plainly
 from prefdelta.endpoint.refusals import TOO_LONG
 from prefdelta.endpoint.servers import connected
 from prefdelta.endpoint.serving import EndpointError, Served
@@ -68,7 +69,7 @@ def rate_traces(
         )
         try:
             with reached as connection:
-                ask = by_batch.ask if requests.batch else client.ask
+                ask = plainly(by_batch.ask if requests.batch else client.ask, judge.endpoint, checkpoint)
                 spending = Spending(judge.model, requests, f"run.judges.{settings.judge}")
                 rated.ask(partial(ask, connection, store=Store(connection.identity, spending), run=requests))
                 spending.tell()

@@ -14,15 +14,22 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, set_seed
 
+from prefdelta.checkpoints.load import not_finite
 from prefdelta.checkpoints.manifest import write_manifest
 from prefdelta.checkpoints.settings import PretrainSettings
 from prefdelta.judge.rubric import messages
 from prefdelta.microworld.authors import FILLER, FaultRates, write
 from prefdelta.microworld.oracle import grade, review
 from prefdelta.microworld.problems import LABELS, NAMES, OPERATOR_OF_VERB, held_out, random_problem, render
+from prefdelta.run.errors import PrefdeltaError
 from prefdelta.study.dimensions import DIMENSIONS
 
 log = logging.getLogger(__name__)
+
+
+class PretrainError(PrefdeltaError):
+    """A training from scratch has gone wrong; the message says at which step."""
+
 
 HEAD_SIZE = 32  # the smallest that the attention kernels of inference engines take; independent of the width
 SPECIAL = ("<pad>", "<user>", "<assistant>", "<end>", "<unknown>")
@@ -132,7 +139,7 @@ def pretrain_model(manifest: Path, *, settings: PretrainSettings, threads: int) 
     """Trains a model from scratch on what authors write; saves it with tokenizer beside its manifest.
 
     It learns to write such traces, or (``writes`` ratings) to review and rate them as the exact oracle would. AdamW with 50 steps
-    of warm-up and a cosine decay; the loss is on completions only.
+    of warm-up and a cosine decay; the loss is on completions only. Raises PretrainError where it is not finite.
     """
     torch.set_num_threads(threads)
     set_seed(settings.seed)
@@ -157,6 +164,10 @@ def pretrain_model(manifest: Path, *, settings: PretrainSettings, threads: int) 
         hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
         loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[on_trace]), ids[:, 1:][on_trace])
         optimizer.zero_grad()
+        if not loss.isfinite():
+            raise PretrainError(
+                f"the loss of step {step} of {manifest.parent} is {loss.item()}: lower the model's `learning_rate`"
+            )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -166,6 +177,8 @@ def pretrain_model(manifest: Path, *, settings: PretrainSettings, threads: int) 
             told = time.monotonic()
             left = (told - started) / step * (steps - step)
             log.info("step %d of %d, loss %.4f, about %.0f s left", step, steps, losses[-1], left)
+    if name := not_finite(dict(model.named_parameters())):
+        raise PretrainError(f"the weight {name} of {manifest.parent} is not finite: lower the model's `learning_rate`")
     model.save_pretrained(manifest.parent)
     tokenizer.save_pretrained(manifest.parent)
     made = settings.model_dump(include={"family", "hidden_size", "layers", "steps", "seed"})

@@ -59,7 +59,8 @@ class Watched:
             return
         step = self.state.global_step  # type: ignore[attr-defined]
         wrong = [f"{name} is {value}" for name, value in logs.items() if isinstance(value, float) and not math.isfinite(value)]
-        if weight := not_finite(dict(self.model.named_parameters())):  # type: ignore[attr-defined]
+        trained = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}  # type: ignore[attr-defined]
+        if weight := not_finite(trained):
             wrong.append(f"the weight {weight} is not finite after it")
         if wrong:
             names = gather_object(self._names)
