@@ -140,9 +140,13 @@ def test_code_of_a_checkpoint_is_never_run(load, folder, tmp_path, monkeypatch):
         (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer of .*repo can't be loaded"),
         (lambda folder: cut(folder / "tokenizer_config.json"), "tokenizer of .*repo can't be loaded"),
         (lambda folder: (folder / "chat_template.jinja").unlink(), "repo has no chat template"),
-        (lambda folder: edit(folder / "tokenizer_config.json", eos_token=None), "repo has no `eos_token`: .*local copy"),
+        (
+            lambda folder: edit(folder / "tokenizer_config.json", eos_token=None),
+            "must have an `eos_token` and has none: .*local copy",
+        ),
+        (lambda folder: edit(folder / "tokenizer_config.json", eos_token="<|no|>"), "says that it is .*no.*model does not have"),
     ],
-    ids=["truncated", "missing", "config", "template", "end"],
+    ids=["truncated", "missing", "config", "template", "end", "unknown end"],
 )
 def test_a_tokenizer_is_whole_and_has_a_template_and_an_end(damage, told, folder):
     load_tokenizer(folder)

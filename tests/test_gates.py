@@ -23,12 +23,12 @@ SFT = {"trainer": "sft", "beta": None}
 
 
 def files(folder, missing=0, identical=0, long=None):
-    """Inputs of ten pairs, and a base folder without a model.
+    """Inputs of ten pairs, and a base folder.
 
     ``missing`` of the rejected side's 250 ratings can't be read, ``identical`` pairs have equal texts, and ``long`` (by side)
     traces are of 61 tokens with their prompt, the others below 40.
     """
-    make_tokenizer().save_pretrained(folder / "base")
+    build.checkpoint(folder / "base", make_tokenizer())
     write_manifest(folder / "base" / "manifest.json", {})
     pairs = build.pairs(10).with_columns(prompt=pl.lit("1+2"), chosen_generator=pl.lit("good"), rejected_generator=pl.lit("bad"))
     ratings, references = {}, {}

@@ -343,7 +343,7 @@ def test_a_policy_without_an_end_token_is_refused_before_it_is_loaded(inputs, tm
     (base / "tokenizer_config.json").write_text(json.dumps(words))
     write_manifest(base / "manifest.json", {})
     monkeypatch.setattr(fit, "load_model", lambda *_: pytest.fail("it was loaded"))
-    with pytest.raises(CheckpointError, match="no `eos_token`"):
+    with pytest.raises(CheckpointError, match="`eos_token` and has none"):
         run(tmp_path / "own", tmp_path / "out", {side: reference(inputs, side) for side in SIDES}, inputs / "pairs.parquet")
 
 

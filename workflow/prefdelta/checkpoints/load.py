@@ -11,6 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from prefdelta.run.errors import PrefdeltaError
 
+NUMBERS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
 
 class CheckpointError(PrefdeltaError):
     """A checkpoint can't be used; the message names its folder, what is wrong, and what to do."""
@@ -35,13 +37,13 @@ def load_tokenizer(folder: Path | str | None, *, served: bool = False, **options
             "so it does not say how a conversation is put to the model. Take the instruction-tuned checkpoint, or name as `repo` "
             "a local copy that has one"
         )
-    end = tokenizer.eos_token
-    if end is None or tokenizer(end, add_special_tokens=False)["input_ids"] != [tokenizer.eos_token_id]:
-        state = "has no `eos_token`" if end is None else f"says that `eos_token` is {end!r}, which is no token of it"
+    # A token that the vocabulary lacks is added to the tokenizer, and has no weights in the model.
+    if tokenizer.eos_token is None or tokenizer.eos_token_id >= load_config(folder).get_text_config().vocab_size:
+        state = f"says that it is {tokenizer.eos_token!r}, which the model does not have" if tokenizer.eos_token else "has none"
         raise CheckpointError(
-            f"the tokenizer of {folder} {state}: nothing would end a completion. Name as `repo` a local copy whose "
-            "tokenizer_config.json has as `eos_token` the token at which generation stops (generation_config.json and the chat "
-            "template tell which it is)"
+            f"the tokenizer of {folder} must have an `eos_token` and {state}: nothing would end a completion. Name as `repo` a "
+            "local copy whose tokenizer_config.json has as `eos_token` the token at which generation stops "
+            "(generation_config.json and the chat template tell which it is)"
         )
     return tokenizer
 
@@ -76,7 +78,7 @@ def load_model(folder: Path | str | None, dtype: Any) -> Any:
     return model
 
 
-def load_config(folder: Path | str) -> Any:
+def load_config(folder: Path | str | None) -> Any:
     """The configuration of the checkpoint in ``folder``. Raises CheckpointError."""
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -92,7 +94,8 @@ def not_finite(weights: dict[str, torch.Tensor]) -> str | None:
         largest = largest.full_tensor() if isinstance(largest, DTensor) else largest
         return bool(torch.isfinite(largest))
 
-    held = {name: weight.detach() for name, weight in weights.items() if weight.numel()}  # sharded by DeepSpeed: empty
+    # Quantised weights are no numbers yet, and those that DeepSpeed shards are empty.
+    held = {name: weight.detach() for name, weight in weights.items() if weight.dtype in NUMBERS and weight.numel()}
     if not held or finite(*held.values()):
         return None
     return next(name for name, weight in held.items() if not finite(weight))
