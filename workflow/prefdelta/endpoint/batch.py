@@ -19,7 +19,6 @@ from openai import (
     DefaultHttpxClient,
     InternalServerError,
     NotFoundError,
-    Omit,
     OpenAI,
     OpenAIError,
     RateLimitError,
@@ -27,7 +26,7 @@ from openai import (
 from openai.types import Batch
 
 from prefdelta.endpoint.answers import Body, Choice, choices, stored_choices
-from prefdelta.endpoint.client import LARGEST
+from prefdelta.endpoint.client import LARGEST, UNTOLD
 from prefdelta.endpoint.refusals import Refusal
 from prefdelta.endpoint.servers import Connection
 from prefdelta.endpoint.serving import EndpointError
@@ -39,8 +38,6 @@ log = logging.getLogger(__name__)
 
 LARGEST_COUNT, LARGEST_BYTES = 50_000, 200_000_000  # of a batch, as the provider documents
 POLL = 30.0  # seconds
-# Without the headers that tell servers about this machine.
-_UNTOLD: Any = {f"X-Stainless-{name}": Omit() for name in ("Arch", "Lang", "OS", "Package-Version", "Runtime", "Runtime-Version")}
 _TAG = "prefdelta"  # a batch's metadata: the name of the file with its requests
 
 
@@ -64,7 +61,7 @@ def ask(
         api_key=connection.key,
         max_retries=run.retries,
         timeout=run.timeout,
-        default_headers=_UNTOLD,
+        default_headers=UNTOLD,
         http_client=DefaultHttpxClient(event_hooks={"response": [_stays]}),
     ) as client:
         try:

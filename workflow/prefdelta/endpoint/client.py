@@ -11,21 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import (
-    ClientConnectorDNSError,
-    ClientError,
-    ClientSession,
-    ClientSSLError,
-    ClientTimeout,
-    DummyCookieJar,
-    InvalidURL,
-    NonHttpUrlClientError,
-    TCPConnector,
-    ThreadedResolver,
-)
-from aiohttp.helpers import get_env_proxy_for_url
-from httpx2 import create_ssl_context
-from yarl import URL
+import httpx2
+from aiohttp import ClientConnectorDNSError, ClientError, ClientSSLError
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAioHttpClient, Omit
 
 from prefdelta.endpoint.answers import Body, Choice, choices, stored_choices, tokens
 from prefdelta.endpoint.limit import Limit
@@ -37,9 +25,12 @@ from prefdelta.study.run import RequestsRun
 
 log = logging.getLogger(__name__)
 
+# For a client of the openai package: without the headers that tell servers about this machine.
+UNTOLD: Any = {f"X-Stainless-{name}": Omit() for name in ("Arch", "Lang", "OS", "Package-Version", "Runtime", "Runtime-Version")}
 LEAST_PAUSE = 0.5  # seconds between two tries, whatever a server says
 LARGEST = 16 << 20  # bytes of an answer: a hundred times what a model writes; also a bomb must fit into memory, for each request
 _CLAIMED = 0.2  # seconds until it is looked again whether another run has got an answer
+_OF_THE_WAY = {"content-encoding", "content-length", "transfer-encoding"}  # headers
 PROGRESS = 30.0  # seconds between two lines in the log
 
 
@@ -87,34 +78,44 @@ async def _ask(
     store: Store,
     run: RequestsRun,
 ) -> None:
-    address = URL(f"{connection.base_url}/chat/completions")
-    try:
-        # The environment's proxy, but not for a server of our own. (`trust_env` would also put passwords of ~/.netrc in.)
-        proxy, credentials = (None, None) if connection.server else get_env_proxy_for_url(address)
-    except LookupError:
-        proxy, credentials = None, None
-    session = ClientSession(
-        # No more connections than requests: those are ours to count, and so is the time.
-        connector=TCPConnector(
-            limit=run.concurrency,
-            resolver=ThreadedResolver(),
-            ssl=create_ssl_context() if address.scheme == "https" else True,
-        ),
-        timeout=ClientTimeout(),
-        headers={"Authorization": f"Bearer {connection.key}", "Content-Type": "application/json", "User-Agent": "prefdelta"},
-        cookie_jar=DummyCookieJar(),
-        proxy=proxy,
-        proxy_auth=credentials,
+    transport = _Bounded(
+        limits=httpx2.Limits(max_connections=run.concurrency),  # no more connections than requests: those are ours to count
+        follow_redirects=False,  # which would carry the texts to somebody else
+        trust_env=connection.server is None,  # no proxy for a server of our own
     )
-    async with session:
-        await _Asker(connection, session, address, store, run).ask(n, body, answered)
+    async with AsyncOpenAI(
+        base_url=connection.base_url,
+        api_key=connection.key,
+        max_retries=0,
+        timeout=None,  # so is the time
+        default_headers=UNTOLD,
+        http_client=transport,
+    ) as api:
+        await _Asker(connection, api, store, run).ask(n, body, answered)
+
+
+class _Bounded(DefaultAioHttpClient):
+    """Reads each answer up to `LARGEST` bytes, unpacked. Raises ValueError for a larger one."""
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        response = await super().send(request, **{**options, "stream": True})
+        content = bytearray()
+        try:
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > LARGEST:
+                    raise ValueError(f"an answer of more than {LARGEST >> 20} MiB")
+        finally:
+            await response.aclose()
+        headers = {name: value for name, value in response.headers.items() if name not in _OF_THE_WAY}
+        return httpx2.Response(response.status_code, headers=headers, content=bytes(content), request=request)
 
 
 class _Asker:
     """The requests of one call of `ask`."""
 
-    def __init__(self, connection: Connection, session: ClientSession, address: URL, store: Store, run: RequestsRun) -> None:
-        self.connection, self.session, self.address, self.store, self.run = connection, session, address, store, run
+    def __init__(self, connection: Connection, api: AsyncOpenAI, store: Store, run: RequestsRun) -> None:
+        self.connection, self.api, self.store, self.run = connection, api, store, run
         self.terms = connection.terms
         self.limit = Limit(run.concurrency)
         self.resume = 0.0  # when the next request may go out
@@ -167,8 +168,7 @@ class _Asker:
         key = self.store.key(body)
         while key in self.asking:  # somebody asks just this
             await self.asking[key].wait()
-        known = stored_choices(self.store.get(key))
-        if known is not None:
+        if (known := stored_choices(self.store.get(key))) is not None:
             self.terms.answers += 1
             await asyncio.sleep(0)  # a long row of stored answers must not keep others from working
             return known
@@ -235,11 +235,13 @@ class _Asker:
             while (wait := self.resume - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
             started = time.monotonic()
-            error: Refusal | ClientError | OSError | ValueError  # also TimeoutError
+            error: Exception
             try:
                 response = await self._post(body)
                 made = choices(response)
-            except (Refusal, ClientError, OSError, ValueError) as failure:
+            except APIConnectionError as failure:
+                error = _cause(failure)
+            except (Refusal, TimeoutError, ValueError) as failure:
                 error = failure
             else:
                 self.sent, self.heard = self.sent + 1, time.monotonic()
@@ -276,24 +278,19 @@ class _Asker:
 
     async def _post(self, body: bytes) -> dict[str, Any]:
         """The object with which the server answers. Raises Refusal; ValueError where it is none; errors of the connection."""
-        async with (
-            asyncio.timeout(self.run.timeout),
-            # A redirect would carry the texts to somebody else.
-            self.session.post(self.address, data=body, allow_redirects=False) as response,
-        ):
-            content = bytearray()
-            async for chunk in response.content.iter_any():
-                content += chunk
-                if len(content) > LARGEST:
-                    raise ValueError(f"an answer of more than {LARGEST >> 20} MiB")
-            status, headers = response.status, response.headers
-        if 300 <= status < 400:
-            place = URL(headers.get("Location", "")).with_query(None).with_user(None)
-            raise Refusal(status, f"requests are redirected to {place}, where none is sent: correct base_url if you trust it")
-        if status >= 400:
-            raise Refusal(status, self._public(content.decode(errors="replace")), headers)
         try:
-            answer = json.loads(content)
+            async with asyncio.timeout(self.run.timeout):
+                response = await self.api.post("/chat/completions", cast_to=httpx2.Response, content=body)
+        except APIStatusError as error:
+            response = error.response
+        if response.has_redirect_location:
+            place = response.url.join(response.headers["Location"]).copy_with(query=None, userinfo=b"")
+            told = f"requests are redirected to {place}, where none is sent: correct base_url if you trust it"
+            raise Refusal(response.status_code, told)
+        if not response.is_success:
+            raise Refusal(response.status_code, self._public(response.text), response.headers)
+        try:
+            answer = json.loads(response.content)
         except RecursionError:
             raise ValueError("an answer with too many brackets") from None
         if not isinstance(answer, dict):
@@ -301,7 +298,8 @@ class _Asker:
         if "error" in answer and not answer.get("choices"):  # so some report what went wrong after they had begun to answer
             told = answer["error"]
             code = told.get("code") if isinstance(told, dict) else None
-            raise Refusal(code if isinstance(code, int) and 400 <= code < 600 else 500, self._public(json.dumps(answer)), headers)
+            status = code if isinstance(code, int) and 400 <= code < 600 else 500
+            raise Refusal(status, self._public(json.dumps(answer)), response.headers)
         return answer
 
     def _told(self, error: Exception) -> str:
@@ -313,8 +311,15 @@ class _Asker:
         return text.replace(self.connection.key, "***")
 
 
+def _cause(error: Exception) -> Exception:
+    """What lies below the errors of the openai package and of its transport, to which any lost connection is a timeout."""
+    while isinstance(error.__cause__, Exception) and not isinstance(error, ClientError):
+        error = error.__cause__
+    return error
+
+
 def _permanent(error: Exception) -> bool:
     """Whether a connection failed for a reason that no other try mends: a certificate, a name that does not exist, no URL."""
     if isinstance(error, ClientConnectorDNSError):
         return error.os_error.errno in (socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_FAIL)
-    return isinstance(error, (ClientSSLError, InvalidURL, NonHttpUrlClientError))
+    return isinstance(error, (ClientSSLError, httpx2.UnsupportedProtocol, httpx2.InvalidURL))
