@@ -29,6 +29,7 @@ import polars as pl
 from prefdelta.pairs.build import build_pairs
 from prefdelta.pairs.settings import PairsSettings
 from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.tables.checksum import seal_parquet
 from prefdelta.tables.io import sink_batches
 from prefdelta.tables.stages import Ratings, Traces
 
@@ -135,8 +136,10 @@ def run(kind: str, folder: str, top: int) -> dict[str, float] | None:
 def write_tables(n_pairs: int, folder: str) -> None:
     """Writes the four tables that both start from."""
     for generator in ("chosen", "rejected"):
-        sink_batches(traces(generator, n_pairs), f"{folder}/{generator}.traces.parquet")
-        sink_batches(ratings(generator, n_pairs), f"{folder}/{generator}.ratings.parquet")
+        for kind, batches in (("traces", traces(generator, n_pairs)), ("ratings", ratings(generator, n_pairs))):
+            path = Path(folder, f"{generator}.{kind}.parquet")
+            sink_batches(batches, path)
+            seal_parquet(path)
 
 
 def same_deltas(folder: str) -> None:

@@ -49,7 +49,7 @@ def plot_params(plan):
 
 
 def table(name, category, of, subcategory=None, file="table"):
-    """The three files of a table: CSV, Markdown and LaTeX."""
+    """The files of a table: CSV, Markdown, LaTeX, and the checksums of these."""
     csv = paths.TABLE.replace("{table}", name)
     shown = {"of": of, "as": "table"}
     return {
@@ -62,6 +62,7 @@ def table(name, category, of, subcategory=None, file="table"):
         ),
         f"{file}_md": csv.replace(".csv", ".md"),
         f"{file}_tex": csv.replace(".csv", ".tex"),
+        f"{file}_sums": csv.replace(".csv", ".sha256"),
     }
 
 

@@ -12,9 +12,17 @@ from transformers import PreTrainedTokenizerFast
 from prefdelta.microworld.authors import write
 from prefdelta.microworld.problems import final_answer, random_problem, render
 from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
+from prefdelta.tables.checksum import seal_parquet
+from prefdelta.tables.io import sink_batches
 from prefdelta.tables.stages import Pairs, Traces
 
 CONFIG = Path(__file__).parents[1] / "config" / "config.yaml"
+
+
+def unchecked(frame, path):
+    """Writes ``frame`` as a table with a checksum whatever breaks its model."""
+    sink_batches([frame], path)
+    seal_parquet(path)
 
 
 def traces(generator="g", n_prompts=3, samples=2, faults=None, correct=None):

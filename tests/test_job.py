@@ -88,7 +88,7 @@ def test_keyed_files_have_keys_of_the_annotated_type():
 def test_an_output_in_another_format_of_one_that_is_taken_need_not_be():
     def stage(table: Path) -> None: ...
 
-    outputs = {"table": "tables/a.csv", "table_md": "tables/a.md", "table_tex": "tables/a.tex"}
+    outputs = {"table": "tables/a.csv", "table_md": "tables/a.md", "table_tex": "tables/a.tex", "table_sums": "tables/a.sha256"}
     assert bound(stage, outputs=outputs) == {"table": Path("tables/a.csv")}
     with pytest.raises(BindingError, match="does not take arms of its rule"):
         bound(stage, outputs=outputs | {"arms": "tables/arms.csv"})

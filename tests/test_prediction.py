@@ -14,7 +14,8 @@ from prefdelta.forecast.whatif import WhatIf
 from prefdelta.measure.settings import ArmSettings, Bootstrap, SuiteSettings
 from prefdelta.study import paths
 from prefdelta.study.lattice import Cell
-from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table
+from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table, write_table
+from prefdelta.tables.stages import Predictions
 
 QUALITY = {"a": 3.2, "b": 3.6, "c": 3.9, "d": 4.3, "e": 4.6}
 SHIFTS = {"full": 0.0, "top50-overall": 0.5, "bottom50-overall": -0.5}
@@ -52,7 +53,8 @@ def write_eval(path, accuracy):
     frame = pl.DataFrame({"sample": number % SAMPLES, "correct": number < round(accuracy / 100 * N_ITEMS * SAMPLES)})
     frame = frame.with_columns(item_id="i" + (number // SAMPLES).cast(pl.String), answer=pl.lit(None, pl.String))
     constant = {"suite": "ood", "task": "t", "decoding": "sampled", "text": "", "finish_reason": "stop"}
-    frame.with_columns(**{name: pl.lit(value) for name, value in constant.items()}, n_tokens=number).write_parquet(path)
+    frame = frame.with_columns(**{name: pl.lit(value) for name, value in constant.items()}, n_tokens=number)
+    write_table(frame, Predictions, path)
 
 
 def tabulate(folder, rows, gains, models=None):

@@ -1,6 +1,8 @@
 """Tables and manifests: what breaks its model is refused by writer and reader, and leaves nothing behind."""
 
 import json
+import random
+import subprocess
 
 import build
 import polars as pl
@@ -13,6 +15,7 @@ from prefdelta.run.atomic import replacing
 from prefdelta.study.dimensions import DIMENSIONS
 from prefdelta.tables import io as tables
 from prefdelta.tables.check import TableError
+from prefdelta.tables.checksum import KEY, DamagedTableError
 from prefdelta.tables.io import (
     read_batches,
     read_result_csv,
@@ -71,7 +74,7 @@ def test_a_broken_table_is_refused_by_the_writer_and_leaves_nothing(what, tmp_pa
 def test_a_broken_table_is_refused_by_the_reader(what, tmp_path):
     change, words = BROKEN[what]
     path = tmp_path / "file.parquet"
-    change(ratings()).write_parquet(path)
+    build.unchecked(change(ratings()), path)
     with pytest.raises(TableError) as error:
         read_table(path, Ratings)
     for word in [str(path), *words]:
@@ -129,7 +132,7 @@ def test_a_broken_table_is_refused_in_batches_too(what, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "BATCH", 7)
     change, words = BROKEN[what]
     path = tmp_path / "file.parquet"
-    change(ratings()).write_parquet(path)
+    build.unchecked(change(ratings()), path)
     with pytest.raises(TableError) as error:
         list(read_batches(path, Ratings))
     for word in [str(path), *words]:
@@ -158,8 +161,66 @@ def test_a_truncated_file_is_refused_by_name(kept, tmp_path):
     path = tmp_path / "file.parquet"
     write_table(ratings(), Ratings, path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(TableError, match=f"{path} can't be read as parquet"):
+    with pytest.raises(TableError, match=f"{path} can't be trusted as a table.*Delete it and run again"):
         read_table(path, Ratings)
+
+
+def flips(content, n, seed=0):
+    """``content`` with one bit flipped, ``n`` times at random and at both ends."""
+    rng = random.Random(seed)
+    for bit in [0, 8 * len(content) - 1, *(rng.randrange(8 * len(content)) for _ in range(n))]:
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        yield bytes(flipped)
+
+
+def test_every_flipped_bit_of_a_parquet_table_is_found(tmp_path):
+    path, whole = tmp_path / "file.parquet", ratings()
+    write_table(whole, Ratings, path)
+    for content in flips(path.read_bytes(), 300):
+        path.write_bytes(content)
+        for read in (read_table, lambda *table: list(read_batches(*table))):
+            with pytest.raises(DamagedTableError, match=f"{path} can't be trusted.*Delete it and run again") as error:
+                read(path, Ratings)
+            assert error.value.path == path
+
+
+def test_every_flipped_bit_of_a_result_table_is_found_and_sha256sum_finds_it_too(tmp_path):
+    path = tmp_path / "coverage.csv"
+    write_result_table(coverage(), Coverage, path)
+    check = [["sha256sum", "--check", "--status", "coverage.sha256"], tmp_path]
+    assert subprocess.run(check[0], cwd=check[1], check=False).returncode == 0
+    for content in flips(path.read_bytes(), 60):
+        path.write_bytes(content)
+        with pytest.raises(DamagedTableError, match=f"{path} can't be trusted.*Delete it and run again"):
+            read_result_csv(path, Coverage)
+    assert subprocess.run(check[0], cwd=check[1], check=False).returncode == 1
+
+
+def test_every_flipped_bit_of_a_manifest_is_found_or_changes_nothing(tmp_path):
+    path = checkpoint(tmp_path)
+    content, read = path.read_bytes(), read_manifest(path)
+    found = 0
+    for flipped in flips(content, 300):
+        path.write_bytes(flipped)
+        try:
+            assert read_manifest(path) == read  # white space is none of its content
+        except ManifestError as error:
+            assert str(path) in str(error) and "Delete it and run again" in str(error)
+            found += 1
+    assert found > 200
+
+
+def test_the_checksum_of_a_parquet_file_is_no_matter_of_other_readers(tmp_path):
+    write_table(ratings(), Ratings, tmp_path / "file.parquet")
+    assert pl.read_parquet(tmp_path / "file.parquet").equals(ratings())
+    assert len(pl.read_parquet_metadata(tmp_path / "file.parquet")[KEY]) == 64
+
+
+def test_a_table_of_other_people_is_refused_by_name(tmp_path):
+    ratings().write_parquet(tmp_path / "file.parquet")
+    with pytest.raises(DamagedTableError, match=f"{tmp_path}/file.parquet .* no checksum"):
+        read_table(tmp_path / "file.parquet", Ratings)
 
 
 def test_a_write_that_fails_midway_leaves_nothing(tmp_path):
@@ -179,7 +240,7 @@ def coverage():
 
 def test_a_result_table_is_written_as_csv_markdown_and_latex(tmp_path):
     write_result_table(coverage(), Coverage, tmp_path / "coverage.csv")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["coverage.csv", "coverage.md", "coverage.tex"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["coverage.csv", "coverage.md", "coverage.sha256", "coverage.tex"]
     assert read_result_csv(tmp_path / "coverage.csv", Coverage).equals(coverage())
     markdown = (tmp_path / "coverage.md").read_text().splitlines()
     assert markdown[0] == "| judge | generator | dimension | n_asked | n_missing | reasons |"

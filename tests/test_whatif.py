@@ -22,7 +22,7 @@ from prefdelta.study.dimensions import CRITERIA
 from prefdelta.study.lattice import Cell, PairSet
 from prefdelta.study.study import Cost
 from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table, write_table
-from prefdelta.tables.stages import Pairs, References
+from prefdelta.tables.stages import Pairs, Predictions, References
 
 DELTAS = [-1.0, 0.0, 1.0, 2.0]
 CHOSEN_TOKENS, REJECTED_TOKENS = [10, 20, 30, 60], [5, 5, 15, 15]  # as the policy counts them, end token included
@@ -77,7 +77,7 @@ def whatif(tmp_path):
     answers = {"task": "t", "suite": "ood", "decoding": "sampled", "text": "", "answer": None, "correct": True}
     answers |= {"n_tokens": WRITTEN, "finish_reason": "stop"}
     evaluation = [{"item_id": f"i{item}", "sample": sample, **answers} for item in range(10) for sample in range(5)]
-    pl.DataFrame(evaluation, schema_overrides={"answer": pl.String}).write_parquet(tmp_path / "base.parquet")
+    write_table(pl.DataFrame(evaluation, schema_overrides={"answer": pl.String}), Predictions, tmp_path / "base.parquet")
     each = {
         "chosen": "good",
         "rejected": "bad",

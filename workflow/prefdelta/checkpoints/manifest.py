@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from prefdelta.run.atomic import write_text
-from prefdelta.run.errors import PrefdeltaError
+from prefdelta.run.errors import DamagedError
 from prefdelta.run.job import versions
+from prefdelta.tables.checksum import has_its_sum, with_sum
 
 HASHED_BYTES = 256 * 2**20
 
 
-class ManifestError(PrefdeltaError):
+class ManifestError(DamagedError):
     """A checkpoint folder does not hold what its manifest says."""
 
 
@@ -23,7 +24,7 @@ def sha256(path: Path | str) -> str:
 
 
 def write_manifest(path: Path | str, content: dict[str, Any]) -> None:
-    """Writes ``content`` with the hashes of all files of the manifest's folder (``files``) and library versions."""
+    """Writes ``content`` with the hashes of all files of the manifest's folder (``files``), library versions and its own."""
     path = Path(path)
     files = {
         str(file.relative_to(path.parent)): sha256(file)
@@ -32,7 +33,7 @@ def write_manifest(path: Path | str, content: dict[str, Any]) -> None:
     }
     sizes = {name: (path.parent / name).stat().st_size for name in files}
     content = {**content, "versions": versions(), "files": files, "bytes": sizes}
-    write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False), path)
+    write_text(json.dumps(with_sum(content), indent=1, sort_keys=True, allow_nan=False), path)
 
 
 def read_manifest(path: Path | str) -> dict[str, Any]:
@@ -48,7 +49,9 @@ def read_manifest(path: Path | str) -> dict[str, Any]:
     except OSError as error:
         raise ManifestError(f"{path} can't be read ({error}). Run again what makes it.") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # ValueError: not JSON, or not UTF-8
-        raise ManifestError(f"{path} is no manifest ({type(error).__name__}: {error}). Delete it and run again.") from None
+        raise ManifestError(f"{path} is no manifest ({type(error).__name__}: {error}). Delete it and run again.", path) from None
+    if not has_its_sum(content):
+        raise ManifestError(f"{path} is not what its checksum was made of. Delete it and run again.", path)
     return content
 
 
@@ -66,5 +69,5 @@ def checked_folder(path: Path | str) -> Path:
         same = file.exists() and file.stat().st_size == size and (size > HASHED_BYTES or sha256(file) == expected)
         if not same:
             state = "has changed since it was written" if file.exists() else "is missing"
-            raise ManifestError(f"{file} {state}, so the checkpoint can't be trusted. Delete {path} and run again.")
+            raise ManifestError(f"{file} {state}, so the checkpoint can't be trusted. Delete {path} and run again.", path)
     return path.parent

@@ -9,7 +9,8 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from prefdelta.run.atomic import replacing, write_text
-from prefdelta.tables.check import Keys, Table, TableError, check_rows, check_table, check_types
+from prefdelta.tables.check import Keys, Table, check_rows, check_table, check_types
+from prefdelta.tables.checksum import NONE_YET, DamagedTableError, check_parquet, read_summed, seal_parquet, write_sums
 
 ARM = ["policy", "method", "judge", "chosen", "rejected", "selection"]  # the words of an arm
 BATCH = 2**20  # rows of a narrow table that are in memory at once
@@ -35,7 +36,7 @@ def sink_batches(batches: Iterable[pl.DataFrame], path: Path | str) -> None:
 
     rows = max(1, min(ROW_GROUP, ROW_GROUP_BYTES * len(first) // int(first.estimated_size() + 1)))
     # Level 1 takes half the time of the default and is no larger here.
-    register_io_source(read, schema=first.schema).sink_parquet(path, compression_level=1, row_group_size=rows)
+    register_io_source(read, schema=first.schema).sink_parquet(path, compression_level=1, row_group_size=rows, metadata=NONE_YET)
 
 
 def write_batches(batches: Iterable[pl.DataFrame], model: type[Table], path: Path | str) -> None:
@@ -54,6 +55,7 @@ def write_batches(batches: Iterable[pl.DataFrame], model: type[Table], path: Pat
     with replacing(path) as temporary:
         sink_batches(checked(), temporary)
         keys.check(pl.scan_parquet(temporary), path)
+        seal_parquet(temporary)
 
 
 def write_table(frame: pl.DataFrame, model: type[Table], path: Path | str) -> None:
@@ -66,6 +68,7 @@ def read_batches(path: Path | str, model: type[Table], columns: Sequence[str] = 
 
     ``columns`` must have those of the key. Raises TableError like `read_table`, for a repeated key after the last batch.
     """
+    check_parquet(Path(path))
     everything = tuple(model.to_schema().columns)
     names, keys = tuple(columns) or everything, Keys(model)
     try:
@@ -78,31 +81,37 @@ def read_batches(path: Path | str, model: type[Table], columns: Sequence[str] = 
             yield batch
         keys.check(table, path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise TableError(f"{path} can't be read as parquet ({error}). Delete it and run again.") from None
+        raise DamagedTableError(f"{path} can't be read as parquet ({error}). Delete it and run again.", path) from None
 
 
 def read_table(path: Path | str, model: type[Table]) -> pl.DataFrame:
-    """Reads and checks a parquet table. Raises TableError with the file, the column and the check."""
+    """Reads and checks a parquet table.
+
+    Raises TableError with the file, the column and the check, or DamagedTableError where it is not what was written.
+    """
+    check_parquet(Path(path))
     try:
         frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise TableError(f"{path} can't be read as parquet ({error}). Delete it and run again.") from None
+        raise DamagedTableError(f"{path} can't be read as parquet ({error}). Delete it and run again.", path) from None
     return check_table(frame, model, path)
 
 
 def read_result_csv(path: Path | str, model: type[Table]) -> pl.DataFrame:
-    """Reads and checks a CSV result table."""
+    """Reads and checks a CSV result table. Raises TableError, or DamagedTableError where it is not what was written."""
+    content = read_summed(Path(path))
     types: Any = {name: column.dtype.type for name, column in model.to_schema().columns.items()}
     try:
-        frame = pl.read_csv(path, schema_overrides=types)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        frame = pl.read_csv(content, schema_overrides=types)
+    except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
-        raise TableError(f"{path} can't be read as a {model.__name__} table: {reason}. Delete it and run again.") from None
+        message = f"{path} can't be read as a {model.__name__} table: {reason}. Delete it and run again."
+        raise DamagedTableError(message, path) from None
     return check_table(frame, model, path)
 
 
 def write_result_table(frame: pl.DataFrame, model: type[Table], path: Path | str) -> None:
-    """Writes a checked result table as CSV, and beside it as Markdown (.md) and LaTeX booktabs (.tex)."""
+    """Writes a checked result table as CSV, and beside it as Markdown (.md), LaTeX booktabs (.tex) and checksums (.sha256)."""
     checked = check_table(frame, model, path)
     columns = [name for name in checked.columns if checked[name].null_count() < len(checked)]
     cells = [
@@ -119,3 +128,6 @@ def write_result_table(frame: pl.DataFrame, model: type[Table], path: Path | str
     write_text(tex, Path(path).with_suffix(".tex"))
     with replacing(path) as temporary:
         checked.write_csv(temporary)
+        contents = (temporary.read_bytes(), markdown.encode(), tex.encode())
+        names = (Path(path).with_suffix(suffix).name for suffix in (".csv", ".md", ".tex"))
+        write_sums(dict(zip(names, contents, strict=True)), Path(path).with_suffix(".sha256"))
