@@ -9,7 +9,7 @@ from snakemake.utils import min_version
 from prefdelta.plan import audits, checkpoints, exports, findings, forecasts
 from prefdelta.plan import generation, pairs, problems, rating, reports, training
 from prefdelta.report.settings import ReportRun
-from prefdelta.run import codebook, warm
+from prefdelta.run import codebook, session, warm
 from prefdelta.run.errors import ConfigError
 from prefdelta.run.provenance import code
 from prefdelta.study import lattice, paths
@@ -38,9 +38,14 @@ except ConfigError as error:
 
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 HUB = [name for name, model in STUDY.models.items() if isinstance(model, HubModel)]
+session.begin(workflow)
 if not HUB:  # beside their work, start-up is nothing
     warm.offer(workflow)
 PROFILES = [name for name in STUDY.experiments if name not in STUDY.trained]
+
+
+onstart:
+    session.note_cluster(workflow)
 
 
 report: "rules/report.rst"

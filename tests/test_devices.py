@@ -27,7 +27,7 @@ def start(tmp_path):
     jobs = []
 
     def started(n, **env):
-        environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(tmp_path), **env}
+        environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(tmp_path), **env}
         words = [sys.executable, "-c", CLAIM, str(n)]
         job = subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         jobs.append(job)
@@ -106,3 +106,28 @@ def test_a_machine_without_a_driver_says_how_to_do_without(tmp_path, monkeypatch
         claim(2)
     claim(0)
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_what_others_planted_under_the_name_of_a_lock_is_left_alone(tmp_path, start):
+    machine(tmp_path, 1)
+    kept = tmp_path / "kept.txt"
+    kept.write_text("mine")
+    (tmp_path / f"prefdelta-{os.getuid()}-GPU-a1.lock").symlink_to(kept)  # where the lock was once
+    assert start(1)[1] == "GPU-a1"
+    assert kept.read_text() == "mine"
+
+
+@pytest.mark.parametrize("planted", ["link", "file", "open to all"])
+def test_a_folder_of_locks_that_is_not_ones_own_is_refused(planted, tmp_path, start):
+    machine(tmp_path, 1)
+    folder, other = tmp_path / f"prefdelta-{os.getuid()}", tmp_path / "other"
+    other.mkdir()
+    if planted == "link":
+        folder.symlink_to(other)
+    elif planted == "file":
+        folder.write_text("mine")
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    assert str(folder) in start(1)[1]
+    assert not any(other.iterdir())

@@ -1,7 +1,6 @@
 """The report: Snakemake's own, made by a second Snakemake process that only reads what the first has finished."""
 
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -10,6 +9,7 @@ from prefdelta.report.provenance import words
 from prefdelta.report.settings import ReportRun
 from prefdelta.run.atomic import replacing, write_text
 from prefdelta.run.errors import PrefdeltaError
+from prefdelta.run.processes import running
 from prefdelta.run.records import read_records
 
 
@@ -34,6 +34,8 @@ def render_report(
         study.write_text(json.dumps(run.config), encoding="utf-8")
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(run.snakefile), "--configfile", str(study)]
         command += ["--workflow-profile", "none", "--nolock", "--cores", "1", "--report", str(temporary), "--"]
-        result = subprocess.run([*command, *map(str, shown)], capture_output=True, text=True)
-        if result.returncode:
-            raise ReportError(f"`{' '.join(command[2:])} ...` failed:\n{result.stdout}{result.stderr}")
+        said = Path(folder) / "log"
+        with running([*command, *map(str, shown)], said) as process:
+            failed = process.wait()
+        if failed:
+            raise ReportError(f"`{' '.join(command[2:])} ...` failed:\n{said.read_text(encoding='utf-8', errors='replace')}")

@@ -1,19 +1,37 @@
 """GPUs of a job: Snakemake counts them but does not say which, so a job takes free ones."""
 
+import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
 
 from prefdelta.run.errors import PrefdeltaError
 
-_held: list[object] = []  # open lock files: the system lets them go when the process ends, however it ends
+_held: list[int] = []  # open lock files: the system lets them go when the process ends, however it ends
 
 
 class DeviceError(PrefdeltaError):
     """There are fewer free GPUs than a job needs."""
+
+
+def _own_folder() -> Path:
+    """A folder for locks that nobody else can write to: its name can be guessed, so anybody may have made something there.
+
+    Raises DeviceError.
+    """
+    folder = Path(tempfile.gettempdir(), f"prefdelta-{os.getuid()}")
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise DeviceError(
+            f"{folder}, where GPUs are locked, is not a folder that only you can write to: remove it, or set $TMPDIR"
+        )
+    return folder
 
 
 def claim(n: int) -> None:
@@ -27,11 +45,11 @@ def claim(n: int) -> None:
     found = [line.partition("UUID: ")[2].rstrip(")") for line in (listed or "").splitlines() if line.startswith("GPU ")]
     taken: list[str] = []
     for uuid in found:
-        lock = Path(tempfile.gettempdir(), f"prefdelta-{os.getuid()}-{uuid}.lock").open("w")  # noqa: SIM115
+        lock = os.open(_own_folder() / f"{uuid}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.close()
+            os.close(lock)
             continue
         _held.append(lock)
         taken.append(uuid)

@@ -8,8 +8,8 @@ import resource
 import sys
 import time
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from typing import Any
 import psutil
 from pydantic import TypeAdapter
 
+from prefdelta.run.atomic import remove_unfinished
 from prefdelta.run.devices import claim
-from prefdelta.run.errors import PrefdeltaError
+from prefdelta.run.errors import DamagedError, PrefdeltaError, disk_fault
 from prefdelta.run.records import Record, write_record
+from prefdelta.run.session import end_with_main
 
 log = logging.getLogger("prefdelta")
 
@@ -39,7 +41,7 @@ def run_job(stage: Callable[..., None], snakemake: Any) -> None:
     ``run`` (of the type that it is annotated with), ``threads`` or ``log_file``. Leaves a `records.Record` beside the log.
     """
     log_file = Path(snakemake.log[0])
-    with job(log_file, snakemake.resources.get("gpu", 0)):
+    with job(log_file, snakemake.resources.get("gpu", 0), snakemake.input, snakemake.output):
         given = {"threads": snakemake.threads, "log_file": log_file}
         stage(**bind(stage, dict(snakemake.input.items()), dict(snakemake.output.items()), dict(snakemake.params.items()), given))
         run = json.loads(snakemake.params.get("run", "null"))
@@ -95,16 +97,25 @@ def _files(name: str, kind: Any, files: Any, keys: list[Any] | None) -> Any:
     return listed[0] if listed else None
 
 
+def _put_aside(path: Path) -> None:
+    """Renames a damaged file, which nothing is lost by: what is gone is made again, and whoever wants to can look at it."""
+    with suppress(OSError):  # another job did it already, or the folder is read-only
+        path.rename(f"{path}.damaged")
+        log.error("%s is now %s.damaged, so the same command makes it again.", path, path)
+
+
 def versions() -> dict[str, str]:
     """Those of Python and of the `LIBRARIES` that this process has loaded."""
     return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES if name in sys.modules}
 
 
 @contextmanager
-def job(log_file: Path, gpus: int = 0) -> Iterator[None]:
+def job(log_file: Path, gpus: int = 0, inputs: Iterable[str] = (), outputs: Iterable[str] = ()) -> Iterator[None]:
     """Logs to ``log_file`` (which Snakemake shows where a job fails). A `PrefdeltaError` ends the process with its message.
 
-    Takes ``gpus`` free GPUs first.
+    So does a disk that is full or read-only. One of ``inputs`` that is damaged gets another name, ``.damaged``, so that the same
+    command makes it again. What an earlier try was writing to ``outputs`` when it was killed is removed. The process ends with
+    the main Snakemake process. Takes ``gpus`` free GPUs first.
 
     The last line says how long the process took to start and import, how long it worked, its CPU time with that of its children,
     and the memory of the largest of them. Of a job that `warm` has forked, Snakemake's benchmark file measures only the script
@@ -112,21 +123,34 @@ def job(log_file: Path, gpus: int = 0) -> Iterator[None]:
     """
     started = time.time()
     startup = started - psutil.Process(int(os.environ.get(STARTED_AS, os.getpid()))).create_time()
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    log_file.write_text("")
-    # Appending, since a server that the job starts writes to the same file.
-    logging.basicConfig(filename=log_file, filemode="a", level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    end_with_main()
+    logging.raiseExceptions = False  # a log on a full disk can't say so in itself
+    try:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        log_file.write_text("")
+        # Appending, since a server that the job starts writes to the same file.
+        logging.basicConfig(filename=log_file, filemode="a", level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    except OSError as error:
+        sys.exit(disk_fault(error, log_file) or f"the log {log_file} can't be written: {error}")
     logging.captureWarnings(True)
     for name in ("httpx", "httpx2"):  # a line for each request
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
+        for output in outputs:
+            remove_unfinished(output)
         claim(gpus)
         yield
     except PrefdeltaError as error:
         log.error("%s: %s", type(error).__name__, error)
+        if isinstance(error, DamagedError) and str(error.path) in set(inputs):
+            _put_aside(error.path)
         sys.exit(1)
-    except Exception:
-        log.exception("unexpected error")
+    except BaseException as error:
+        if told := disk_fault(error, ", ".join(outputs) or log_file):
+            log.error(told)
+            sys.exit(told)  # the log may be on the same disk
+        if isinstance(error, Exception):
+            log.exception("unexpected error")
         raise
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu = sum(usage.ru_utime + usage.ru_stime for usage in used)
