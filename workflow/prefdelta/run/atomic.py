@@ -12,7 +12,7 @@ from pathlib import Path
 def replacing(path: Path | str) -> Iterator[Path]:
     """Yields a temporary path beside ``path`` (same suffix); what was written there replaces ``path`` on success only.
 
-    An OSError that names no file, as that of a write does, gets ``path`` as its file's name.
+    An OSError that names no file, as that of a write does, or the temporary one gets ``path`` as its file's name.
     """
     path = Path(path)
     temporary = None
@@ -27,7 +27,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        if error.filename in (None, str(temporary)):
+        if error.errno and Path(error.filename or f".{path.stem}-").name.startswith(f".{path.stem}-"):
             error.filename = str(path)
         raise
     finally:

@@ -15,6 +15,8 @@ _DISK = {
     errno.EIO: "the disk does not answer: look at the system's log (`dmesg`)",
 }
 
+_TORCH = "inline_container.cc"  # writes checkpoints, and does not say why it could not
+
 
 class PrefdeltaError(Exception):
     """Bad input or a broken environment: the message says what is wrong, where, and what to do."""
@@ -40,7 +42,7 @@ def disk_fault(error: BaseException, place: Path | str) -> str | None:
             if isinstance(one, OSError) and one.errno is not None:
                 found = one.errno == code
             else:
-                found = f"{os.strerror(code)} (os error {code})" in str(one)
+                found = f"{os.strerror(code)} (os error {code})" in str(one) or (code == errno.ENOSPC and _TORCH in str(one))
             if found:
                 named = one.filename if isinstance(one, OSError) else None
                 return f"{os.fsdecode(named or place)} can't be used, {advice}. Then run the same command again."

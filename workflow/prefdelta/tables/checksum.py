@@ -41,7 +41,7 @@ def check_parquet(path: Path) -> None:
             expected = file.read(64) if place is not None else b""
             if place is not None and _digest(file, place).encode() == expected:
                 return
-    except OSError as error:
+    except FileNotFoundError as error:
         raise DamagedTableError(f"{path} can't be read ({error}). Delete it and run again.", path) from None
     wrong = "it has no checksum, as every table of ours has" if place is None else "it is not what its checksum was made of"
     raise DamagedTableError(f"{path} can't be trusted as a table: {wrong}. Delete it and run again.", path)
@@ -82,7 +82,7 @@ def read_summed(path: Path) -> bytes:
     sums = path.with_suffix(".sha256")
     try:
         content, listed = path.read_bytes(), sums.read_bytes()
-    except OSError as error:
+    except FileNotFoundError as error:
         raise DamagedTableError(f"{path} can't be read ({error}). Delete it and run again.", path) from None
     if f"{hashlib.sha256(content).hexdigest()}  {path.name}\n".encode() not in listed.splitlines(keepends=True):
         raise DamagedTableError(
