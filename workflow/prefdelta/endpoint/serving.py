@@ -46,7 +46,7 @@ def weights(served: Served) -> str:
     """A digest of what a checkpoint's manifest says, which holds those of its files."""
     assert served.checkpoint is not None
     manifest = read_manifest(served.checkpoint / "manifest.json")
-    kept = {name: value for name, value in manifest.items() if name not in ("versions", "run")}
+    kept = {name: value for name, value in manifest.items() if name not in ("versions", "run", "sha256")}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

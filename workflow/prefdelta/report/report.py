@@ -11,6 +11,7 @@ from prefdelta.run.atomic import replacing, write_text
 from prefdelta.run.errors import PrefdeltaError
 from prefdelta.run.processes import running
 from prefdelta.run.records import read_records
+from prefdelta.tables.checksum import read_summed
 
 
 class ReportError(PrefdeltaError):
@@ -25,8 +26,12 @@ def render_report(
     ``texts`` are the templates of its text and captions, which the Snakefile names.
 
     Its text includes ``provenance``, which is written first: `provenance.words` on the jobs' records, and on what was
-    ``accepted`` without running. Raises ReportError.
+    ``accepted`` without running. Raises ReportError, and
+    DamagedTableError where a table is not what was written.
     """
+    for table in shown:
+        if table.suffix == ".csv":
+            read_summed(table)
     write_text(words(read_records(run.records), accepted, run.records.parent), provenance)
     with replacing(report) as temporary, tempfile.TemporaryDirectory() as folder:
         # The study as it stands, whatever files and options it came from.

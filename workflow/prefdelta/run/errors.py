@@ -36,7 +36,7 @@ def disk_fault(error: BaseException, place: Path | str) -> str | None:
     cause: BaseException | None = error
     while cause and cause not in causes:
         causes.append(cause)
-        cause = cause.__cause__ or cause.__context__
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     for one in causes:
         for code, advice in _DISK.items():
             if isinstance(one, OSError) and one.errno is not None:

@@ -109,6 +109,13 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES if name in sys.modules}
 
 
+class _LogFile(logging.FileHandler):
+    """What can't be written to the log, on a full disk, goes to standard error."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 @contextmanager
 def job(log_file: Path, gpus: int = 0, inputs: Iterable[str] = (), outputs: Iterable[str] = ()) -> Iterator[None]:
     """Logs to ``log_file`` (which Snakemake shows where a job fails). A `PrefdeltaError` ends the process with its message.
@@ -124,14 +131,14 @@ def job(log_file: Path, gpus: int = 0, inputs: Iterable[str] = (), outputs: Iter
     started = time.time()
     startup = started - psutil.Process(int(os.environ.get(STARTED_AS, os.getpid()))).create_time()
     end_with_main()
-    logging.raiseExceptions = False  # a log on a full disk can't say so in itself
     try:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         log_file.write_text("")
         # Appending, since a server that the job starts writes to the same file.
-        logging.basicConfig(filename=log_file, filemode="a", level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+        handler = _LogFile(log_file, mode="a")
     except OSError as error:
         sys.exit(disk_fault(error, log_file) or f"the log {log_file} can't be written: {error}")
+    logging.basicConfig(handlers=[handler], level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     logging.captureWarnings(True)
     for name in ("httpx", "httpx2"):  # a line for each request
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -145,12 +152,11 @@ def job(log_file: Path, gpus: int = 0, inputs: Iterable[str] = (), outputs: Iter
         if isinstance(error, DamagedError) and str(error.path) in set(inputs):
             _put_aside(error.path)
         sys.exit(1)
-    except BaseException as error:
+    except Exception as error:
         if told := disk_fault(error, ", ".join(outputs) or log_file):
             log.error(told)
-            sys.exit(told)  # the log may be on the same disk
-        if isinstance(error, Exception):
-            log.exception("unexpected error")
+            sys.exit(1)
+        log.exception("unexpected error")
         raise
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu = sum(usage.ru_utime + usage.ru_stime for usage in used)
