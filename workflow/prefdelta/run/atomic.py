@@ -35,9 +35,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def remove_unfinished(path: Path | str) -> None:
+def remove_unfinished(path: Path) -> None:
     """Removes what `replacing` of ``path`` leaves in processes that are killed. Nobody may be writing ``path``."""
-    path = Path(path)
     for temporary in path.parent.glob(f".{glob.escape(path.stem)}-????????{glob.escape(path.suffix)}"):
         temporary.unlink(missing_ok=True)
 

@@ -144,7 +144,7 @@ def job(log_file: Path, gpus: int = 0, inputs: Iterable[str] = (), outputs: Iter
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         for output in outputs:
-            remove_unfinished(output)
+            remove_unfinished(Path(output))
         claim(gpus)
         yield
     except PrefdeltaError as error:
