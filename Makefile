@@ -5,7 +5,7 @@ VLLM := .venv-vllm
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: results why accept test test-vllm fuzz env-vllm bench lint format schema pin clean
+.PHONY: results why accept test test-vllm fuzz chaos env-vllm bench lint format schema pin clean
 
 # STRICT=1 makes again what other versions of libraries have made than those that are installed, and the report that tells of it.
 results: $(BIN)/.installed
@@ -34,6 +34,11 @@ fuzz: $(BIN)/.installed
 	EXECUTED=$(CURDIR)/.executed PYTHONPATH=tests/executed:workflow \
 		snakemake --configfile config/smoke.yaml --cores $(CORES) --forceall
 	python tests/provenance_fuzz.py .executed 200
+
+# 30 faults in runs of the smoke study, from one seed: kills, full and read-only disks, damaged files. At most 40 minutes on two idle
+# cores; the last line says what came out. SEED=... makes other ones.
+chaos: $(BIN)/.installed
+	python tests/chaos.py --faults 30 --seed $(or $(SEED),0)
 
 env-vllm: $(VLLM)/.installed
 
