@@ -47,7 +47,7 @@ def read_manifest(path: Path | str) -> dict[str, Any]:
         if not content["files"].keys() == content["bytes"].keys():
             raise ValueError("`files` and `bytes` differ")
     except OSError as error:
-        raise ManifestError(f"{path} can't be read ({error}). Run again what makes it.") from None
+        raise ManifestError(f"{path} can't be read ({error}). Run again what makes it.", path) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # ValueError: not JSON, or not UTF-8
         raise ManifestError(f"{path} is no manifest ({type(error).__name__}: {error}). Delete it and run again.", path) from None
     if not has_its_sum(content):
