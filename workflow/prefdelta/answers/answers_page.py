@@ -4,17 +4,15 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
-
 from prefdelta.answers.claims import DIMENSIONS, JUDGE, PREDICTION, Claims
 from prefdelta.answers.settings import AnswersSettings
-from prefdelta.run.atomic import write_text
+from prefdelta.measure.pages import write_page
 from prefdelta.tables.io import read_result_csv
 
 SHOWN_BY = {DIMENSIONS: ["regressions"], JUDGE: ["judge_audit"], PREDICTION: ["prediction"]}
 PAGE = """\
 <!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ study }}: answers</title>
+<html lang="en"><head><meta charset="utf-8">{{ policy }}<title>{{ study }}: answers</title>
 <style>
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 62em; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; width: 100%; font-size: 13px }
@@ -58,8 +56,7 @@ def render_answers(claims: Path, figures: dict[str, Path], page: Path, *, settin
                 "caveat": shared_sentences(rows["caveat"].to_list()),
             }
         )
-    template = Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
-    write_text(template.render(study=settings.study, suite=settings.suite, sections=sections, p=p), page)
+    write_page(PAGE, page, study=settings.study, suite=settings.suite, sections=sections, p=p)
 
 
 def shared_sentences(texts: list[str]) -> str:

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from jinja2 import Environment
-
-from prefdelta.run.atomic import write_text
+from prefdelta.measure.pages import write_page
 from prefdelta.study.dimensions import CRITERIA
 from prefdelta.tables.io import read_table
 from prefdelta.tables.stages import Pairs
@@ -12,7 +10,7 @@ from prefdelta.tables.stages import Pairs
 MOST = 200
 PAGE = """\
 <!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
+<html lang="en"><head><meta charset="utf-8">{{ policy }}<title>{{ title }}</title>
 <style>
 body { font: 14px system-ui, sans-serif; margin: 1.5em; color: #222 }
 table { border-collapse: collapse; width: 100% } th, td { border-bottom: 1px solid #ddd; padding: 6px 8px; vertical-align: top }
@@ -25,7 +23,7 @@ td.number { text-align: right; white-space: nowrap } small { color: #666 } .wron
 <p>{{ shown }} of {{ total }} pairs{% if shown < total %}: half with the largest, half with the smallest overall delta{% endif %}.
 Each cell of a criterion shows delta, and below it chosen - rejected mean rating. Click a heading to sort.</p>
 <table><thead><tr><th>prompt</th><th>chosen: {{ chosen }}</th><th>rejected: {{ rejected }}</th>
-{% for c in criteria %}<th class="sortable" onclick="sortBy({{ loop.index0 }})">{{ c }}</th>{% endfor %}</tr></thead><tbody>
+{% for c in criteria %}<th class="sortable">{{ c }}</th>{% endfor %}</tr></thead><tbody>
 {% for p in pairs %}<tr data-deltas="{% for c in criteria %}{{ p['delta_' + c] }} {% endfor %}">
 <td class="trace">{{ p.prompt }}</td>
 {% for side in ('chosen', 'rejected') %}<td class="trace">{{ p[side] }}
@@ -36,12 +34,12 @@ Each cell of a criterion shows delta, and below it chosen - rejected mean rating
 {% endfor %}</tbody></table>
 <script>
 let last = null;
-function sortBy(column) {
+document.querySelectorAll(".sortable").forEach((heading, column) => heading.addEventListener("click", () => {
   const body = document.querySelector("tbody"), sign = last === column ? 1 : -1;
   const value = row => Number(row.dataset.deltas.split(" ")[column]);
   [...body.rows].sort((a, b) => sign * (value(a) - value(b))).forEach(row => body.append(row));
   last = sign < 0 ? column : null;
-}
+}));
 </script></body></html>
 """
 
@@ -51,8 +49,9 @@ def browse_pairs(pairs: Path, page: Path) -> None:
     frame = read_table(pairs, Pairs).sort("delta_overall", "pair_id", descending=[True, False])
     ends = frame if len(frame) <= MOST else frame.head(MOST // 2).vstack(frame.tail(MOST // 2))
     chosen, rejected = frame["chosen_generator"][0], frame["rejected_generator"][0]
-    template = Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
-    text = template.render(
+    write_page(
+        PAGE,
+        page,
         title=f"{chosen} over {rejected}, judged by {frame['judge'][0]}",
         total=len(frame),
         shown=len(ends),
@@ -61,4 +60,3 @@ def browse_pairs(pairs: Path, page: Path) -> None:
         criteria=CRITERIA,
         pairs=list(ends.iter_rows(named=True)),
     )
-    write_text(text, page)

@@ -9,6 +9,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from prefdelta.run.atomic import replacing, write_text
+from prefdelta.tables.cells import formulas_as_texts, latex_cell, markdown_cell, texts_as_given
 from prefdelta.tables.check import Keys, Table, check_rows, check_table, check_types
 from prefdelta.tables.checksum import NONE_YET, DamagedTableError, check_parquet, read_summed, seal_parquet, write_sums
 
@@ -16,7 +17,6 @@ ARM = ["policy", "method", "judge", "chosen", "rejected", "selection"]  # the wo
 BATCH = 2**20  # rows of a narrow table that are in memory at once
 ROW_GROUP = 2**15  # rows: a reader that wants some of them should not have to hold many others
 ROW_GROUP_BYTES = 2**26  # fewer rows where texts are long
-_LATEX = str.maketrans({character: f"\\{character}" for character in "_%&#${}"})
 
 
 def rows_to_table(rows: list[dict[str, Any]], model: type[Table]) -> pl.DataFrame:
@@ -98,7 +98,10 @@ def read_table(path: Path | str, model: type[Table]) -> pl.DataFrame:
 
 
 def read_result_csv(path: Path | str, model: type[Table]) -> pl.DataFrame:
-    """Reads and checks a CSV result table. Raises TableError, or DamagedTableError where it is not what was written."""
+    """Reads and checks a CSV result table, whose texts come back as they were given to `write_result_table`.
+
+    Raises TableError, or DamagedTableError where it is not what was written.
+    """
     content = read_summed(Path(path))
     types: Any = {name: column.dtype.type for name, column in model.to_schema().columns.items()}
     try:
@@ -107,27 +110,30 @@ def read_result_csv(path: Path | str, model: type[Table]) -> pl.DataFrame:
         reason = str(error).splitlines()[0]
         message = f"{path} can't be read as a {model.__name__} table: {reason}. Delete it and run again."
         raise DamagedTableError(message, path) from None
-    return check_table(frame, model, path)
+    return check_table(texts_as_given(frame), model, path)
 
 
 def write_result_table(frame: pl.DataFrame, model: type[Table], path: Path | str) -> None:
-    """Writes a checked result table as CSV, and beside it as Markdown (.md), LaTeX booktabs (.tex) and checksums (.sha256)."""
+    """Writes a checked result table as CSV, and beside it as Markdown (.md), LaTeX booktabs (.tex) and checksums (.sha256).
+
+    Texts stay texts: see `cells`. In the CSV file those that a spreadsheet would compute have an apostrophe before them.
+    """
     checked = check_table(frame, model, path)
     columns = [name for name in checked.columns if checked[name].null_count() < len(checked)]
     cells = [
         ["" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value) for value in row]
         for row in checked.select(columns).iter_rows()
     ]
-    lines = [columns, ["---"] * len(columns), *cells]
+    lines = [columns, ["---"] * len(columns), *([markdown_cell(cell) for cell in row] for row in cells)]
     markdown = "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    escaped = [[cell.translate(_LATEX) for cell in line] for line in [columns, *cells]]
+    escaped = [[latex_cell(cell) for cell in line] for line in [columns, *cells]]
     head, *body = [" & ".join(line) + r" \\" for line in escaped]
     open_tabular, close_tabular = rf"\begin{{tabular}}{{{'l' * len(columns)}}}", r"\end{tabular}"
     tex = "\n".join([open_tabular, r"\toprule", head, r"\midrule", *body, r"\bottomrule", close_tabular, ""])
     write_text(markdown, Path(path).with_suffix(".md"))
     write_text(tex, Path(path).with_suffix(".tex"))
     with replacing(path) as temporary:
-        checked.write_csv(temporary)
+        formulas_as_texts(checked).write_csv(temporary)
         contents = (temporary.read_bytes(), markdown.encode(), tex.encode())
         names = (Path(path).with_suffix(suffix).name for suffix in (".csv", ".md", ".tex"))
         write_sums(dict(zip(names, contents, strict=True)), Path(path).with_suffix(".sha256"))
