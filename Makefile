@@ -29,9 +29,10 @@ test-vllm: $(BIN)/.installed env-vllm
 	pytest tests/vllm
 
 # 200 random edits: is every job that the smoke study ran of the edited code planned again? A quarter of an hour on two cores.
+fuzz: export EXECUTED := $(CURDIR)/.executed
 fuzz: $(BIN)/.installed
 	rm -rf .executed && mkdir .executed
-	EXECUTED=$(CURDIR)/.executed PYTHONPATH=tests/executed:workflow \
+	PYTHONPATH=tests/executed:workflow \
 		snakemake --configfile config/smoke.yaml --cores $(CORES) --forceall
 	python tests/provenance_fuzz.py .executed 200
 

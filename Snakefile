@@ -1,6 +1,8 @@
 """What do language models learn from preference pairs? Traces, ratings, pairs, checkpoints, evaluations, tables, figures."""
 
 import os
+import shlex
+import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -22,6 +24,10 @@ min_version("9.27")
 # glibc would hand torch's large blocks back to the system after every use: keeping them saves system time in every job.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(32 * 2**20))
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
+
+# Snakemake puts the interpreter as it is into the commands of jobs: under a path with a space none would start.
+if Path(sys.executable).exists():
+    sys.executable = shlex.quote(sys.executable)
 
 if "study" not in config:
 
