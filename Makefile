@@ -5,13 +5,18 @@ VLLM := .venv-vllm
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: results why accept test test-vllm fuzz chaos env-vllm bench lint format schema pin clean
+.PHONY: results check why accept test test-vllm fuzz chaos env-vllm bench lint format schema pin clean
 
 # STRICT=1 makes again what other versions of libraries have made than those that are installed, and the report that tells of it.
-results: $(BIN)/.installed
+# CONFIG=my-study.yaml is another study than config/config.yaml.
+results: check
 	forced="$(if $(STRICT),render_report $$(snakemake --summary | python -m prefdelta.run.records results))" && \
 	if [ -t 1 ]; then set -- --logger rich; fi && \
-	snakemake --cores $(CORES) "$$@" $${forced:+--forcerun $$forced}
+	snakemake $(if $(CONFIG),--configfile $(CONFIG)) --cores $(CORES) "$$@" $${forced:+--forcerun $$forced}
+
+# What is wrong with a configuration, with its file and line. Where Snakemake can't read a file at all, it says less.
+check: $(BIN)/.installed
+	python -m prefdelta.configure.check $(CONFIG)
 
 # Why jobs would run, and recording that an edit changes nothing in what is there:
 #   make why TARGET=results/smoke/report.html CONFIG=config/smoke.yaml

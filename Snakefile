@@ -16,6 +16,7 @@ from prefdelta.run.errors import ConfigError
 from prefdelta.run.provenance import code
 from prefdelta.study import lattice, paths
 from prefdelta.study.experiments import RESERVED
+from prefdelta.configure.files import DEFAULT, read_config
 from prefdelta.configure.load import load_study
 from prefdelta.study.models import HubModel
 
@@ -29,18 +30,21 @@ os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
 if Path(sys.executable).exists():
     sys.executable = shlex.quote(sys.executable)
 
-if "study" not in config:
+WRONG = "The configuration is wrong:"
 
-    configfile: "config/config.yaml"
+if "study" not in config:
+    try:
+        read_config(DEFAULT)
+    except ConfigError as error:
+        raise WorkflowError(WRONG, error) from None
+
+    configfile: DEFAULT
 
 
 try:
     STUDY = load_study(config, workflow.configfiles)
-    for name in STUDY.experiments:
-        for arm in lattice.arms(STUDY, name):
-            lattice.controls(STUDY, name, arm)
 except ConfigError as error:
-    raise WorkflowError(f"The configuration is wrong:\n{error}") from None
+    raise WorkflowError(WRONG, error) from None
 
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 HUB = [name for name, model in STUDY.models.items() if isinstance(model, HubModel)]

@@ -1,12 +1,15 @@
 """Configurations: what is wrong is named with its key, its value and the choices; and the lattice that follows from them."""
 
 import json
+from datetime import date
 
 import build
 import jsonschema
 import pytest
 import yaml
 
+from prefdelta.configure.check import check
+from prefdelta.configure.files import read_config
 from prefdelta.configure.keys import page, settings_within
 from prefdelta.configure.load import load_study, schema
 from prefdelta.run.errors import ConfigError
@@ -220,13 +223,118 @@ def test_the_largest_k_is_the_number_of_pairs_or_of_prompts_for_a_stratum():
             loaded.selection(kind.format(most + 1))
 
 
-def test_a_key_that_stands_twice_is_named_with_file_and_line(tmp_path):
-    file = tmp_path / "study.yaml"
-    file.write_text("study: a\nsampling:\n  samples: 1\n  temperature: 1.0\n  samples: 2\n")
+def told(files, text="", name="study.yaml"):
+    """The message of `read_config` about a file in the folder ``files``."""
+    file = files / name
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError) as error:
-        load_study(build.config(), [file])
-    for word in ("sampling.samples", str(file), "line 5"):
+        read_config(file)
+    assert str(error.value).count(str(file)) >= 1
+    return str(error.value)
+
+
+BROKEN = {  # what is wrong with a file -> (its text, what the message must hold)
+    "Latin-1": ("study: a\n# caf\u00e9\n".encode("latin1"), ["line 2", "0xe9", "UTF-8", "iconv"]),
+    "UTF-16": ("study: a\n".encode("utf-16"), ["line 1", "UTF-8"]),
+    "binary": (bytes(range(1, 128)), ["no YAML", "#x0001"]),
+    "a tab": ("study: a\nrun:\n\tmodels: {}\n", ["line 3", "'\\t'", "indent with spaces"]),
+    "an open bracket": ("study: a\npolicies: [policy\nmodels: {}\n", ["line 3", "expected ',' or ']'"]),
+    "a colon in a text": ("study: a\nquestion: why: because\n", ["line 2", "mapping values", "in quotes"]),
+    "two documents": ("study: a\n---\nstudy: b\n", ["line 2", "another document"]),
+    "an unknown tag": ("study: !!python/name:os.system a\n", ["line 1", "constructor"]),
+    "an unknown alias": ("study: *a\n", ["line 1", "undefined alias"]),
+    "200,000 brackets": ("[" * 200_000, ["levels within each other"]),
+    "200,000 brackets of JSON": ('{"a":' * 200_000, ["levels within each other"]),
+    "60 brackets": ("a: " + "[" * 60 + "]" * 60, ["line 1", "levels within each other"]),
+    "an alias within itself": ("a: &a [*a]\n", ["line 1", "an alias within what it stands for"]),
+    "a million laughs": (
+        "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+        + "".join(f"{y}: &{y} [{','.join(9 * [f'*{x}'])}]\n" for x, y in zip("abcdefgh", "bcdefghi", strict=True)),
+        ["100000 values", "aliases"],
+    ),
+    "a key that stands twice": (
+        "study: a\nsampling:\n  samples: 1\n  seed: 1\n  samples: 2\n",
+        ["line 5: sampling.samples stands twice"],
+    ),
+    "a key that stands twice in JSON": ('{"study": "a", "run": {"x": 1, "x": 2}}', ["`x` stands twice"]),
+    "a key `no`": ("models:\n  no: {family: qwen3}\n", ["line 2: the key `models.no` was read as false", "put it in quotes"]),
+    "a key `on`": ("models:\n  on: {family: qwen3}\n", ["line 2: the key `models.on` was read as true", "put it in quotes"]),
+    "a number as a key": ("models: {7: {}}\n", ["line 1: the key `models.7` was read as a number", "put it in quotes"]),
+    "nothing as a key": ("models:\n  ~: {}\n", ["line 2: the key `models.~` was read as nothing"]),
+    "a list as a key": ("? [a, b]\n: c\n", ["line 1", "a key must be a text"]),
+    "a date": ("models:\n  hub: {revision: 2024-01-31}\n", ["line 2: models.hub.revision was read as a date", "in quotes"]),
+    "a date that can't be": ("study: 2024-13-41\n", ["line 1: study was read as", "month", "in quotes"]),
+    "no number": ("seed: .nan\n", ["line 1: seed was read as nan"]),
+    "a number without end": ("a:\n- 1\n- -.inf\n", ["line 3: a.1 was read as -inf"]),
+    "a set": ("a: !!binary aGVsbG8=\n", ["line 1: a was read as a bytes"]),
+    "nothing": ("", ["is empty", "config/config.yaml"]),
+    "only remarks": ("# study: a\n", ["is empty"]),
+    "a list": ("- study\n", ["holds a list"]),
+    "a text": ("study\n", ["holds a str"]),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_is_wrong_with_a_file_is_named_with_file_and_line(what, tmp_path):
+    text, words = BROKEN[what]
+    message = told(tmp_path, text)
+    for word in words:
+        assert word in message
+
+
+def test_a_file_that_is_missing_or_a_folder_is_named(tmp_path):
+    for file in (tmp_path, tmp_path / "none.yaml"):
+        with pytest.raises(ConfigError, match=f"{file} can't be read: "):
+            read_config(file)
+
+
+def test_a_study_is_refused_for_what_is_wrong_with_its_files(tmp_path):
+    (tmp_path / "study.yaml").write_text("models: {no: {}}\n")
+    with pytest.raises(ConfigError, match=r"line 1: the key `models\.no` was read as false"):
+        load_study(build.config(), [tmp_path / "study.yaml"])
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_file_with_a_byte_order_mark_or_tabs_in_json_is_read(mark, tmp_path):
+    (tmp_path / "study.json").write_text(mark + json.dumps(build.config(), indent="\t"), encoding="utf-8")
+    assert load_study(read_config(tmp_path / "study.json"), [tmp_path / "study.json"]).study == "microworld"
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+def test_a_file_is_read_as_snakemake_reads_it(file):
+    assert read_config(file) == yaml.safe_load(file.read_text())
+
+
+@pytest.mark.parametrize(
+    "path, value, words",
+    [
+        ("methods.dpo.learning_rate", float("inf"), ["methods.dpo.learning_rate: Input should be a finite number"]),
+        ("models.hub.engine", {"a": {"b": float("nan")}}, ["models.hub.engine.a.b: Input should be a finite number"]),
+        ("models.hub.engine", {"a": date(2024, 1, 31)}, ["models.hub.engine.a: input was not a valid JSON value"]),
+        ("models.hub.revision", date(2024, 1, 31), ["models.hub.revision: ", "is a text in quotes"]),
+        ("models.hub.revision", 1234, ["models.hub.revision: ", "is a text in quotes"]),
+        ("policies", [False], ["policies.0: ", "is a text in quotes", "False"]),
+    ],
+)
+def test_a_value_that_the_command_line_gives_is_refused_as_well(path, value, words):
+    wrong = config()
+    change(wrong, path, value)
+    with pytest.raises(ConfigError) as error:
+        load_study(wrong)
+    for word in words:
         assert word in str(error.value)
+
+
+def test_files_are_checked_as_snakemake_combines_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(build.CONFIG.parents[1])
+    machine = tmp_path / "machine.yaml"
+    machine.write_text("run: {methods: {dpo: {micro_batch: 2}}}\n")
+    check([])
+    check([str(machine)])
+    check([str(STUDIES[-1]), str(machine)])
+    machine.write_text("run: {methods: {ppo: {micro_batch: 2}}}\n")
+    with pytest.raises(ConfigError, match=r"run\.methods: 'ppo' is unknown"):
+        check([str(machine)])
 
 
 def test_merge_keys_and_the_same_key_in_two_places_are_no_duplicates(tmp_path):
@@ -237,10 +345,9 @@ def test_merge_keys_and_the_same_key_in_two_places_are_no_duplicates(tmp_path):
 
 @pytest.mark.parametrize("versus", [{"chosen": FIRST}, {"method": "kto"}, {"selection": "top7-overall"}, {"chosen": "gwen"}])
 def test_a_control_that_the_experiment_does_not_have_is_an_error(versus):
-    loaded = study(chosen=[SECOND, THIRD], rejected=[FIRST], versus=[versus])
     ((word, value),) = versus.items()
     with pytest.raises(ConfigError) as error:
-        controls(loaded, "generator_delta", arms(loaded, "generator_delta")[0])
+        study(chosen=[SECOND, THIRD], rejected=[FIRST], versus=[versus])
     for text in ("experiments.generator_delta.versus", word, value):
         assert text in str(error.value)
 

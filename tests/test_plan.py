@@ -306,7 +306,7 @@ def test_every_study_of_the_project_loads_and_can_be_planned(file):
 
 
 def test_seeds_of_an_arm_use_the_draws_of_its_generators_in_turn():
-    study = config(chosen=[FIRST], rejected=[SECOND], seeds=3)
+    study = config(chosen=[FIRST], rejected=[SECOND], seeds=3, versus=[])
     change(study, f"generators.{FIRST}.draws", 2)
     change(study, f"generators.{SECOND}.draws", 1)
     loaded = load_study(study)

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+from prefdelta.configure.files import read_config
 from prefdelta.configure.load import load_study
 from prefdelta.run.errors import PrefdeltaError
 from prefdelta.study.models import HubModel
@@ -29,7 +29,7 @@ def repositories(config: dict[str, Any]) -> Iterator[tuple[str, str, str, str | 
 
 def main(file: str) -> None:
     """Prints the newest commit of every repository, and marks those that differ from the configuration's."""
-    for key, kind, repo, revision in repositories(yaml.safe_load(Path(file).read_text(encoding="utf-8"))):
+    for key, kind, repo, revision in repositories(read_config(file)):
         try:
             newest = HfApi().repo_info(repo, repo_type=kind).sha
         except (HfHubHTTPError, OSError) as error:

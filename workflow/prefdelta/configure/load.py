@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Iterable
+from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from prefdelta.configure.files import read_config
 from prefdelta.run.errors import ConfigError
 from prefdelta.study.checks import nearest
+from prefdelta.study.lattice import arms, controls
 from prefdelta.study.run import ModelRun, RequestsRun, TrainingRun
 from prefdelta.study.strict import Strict
 from prefdelta.study.study import Study
@@ -18,14 +20,13 @@ from prefdelta.study.study import Study
 def load_study(config: dict[str, Any], files: Iterable[Path | str] = ()) -> Study:
     """The study of a configuration that Snakemake has read from ``files``.
 
-    Raises ConfigError for unknown keys and names, wrong values, and keys that stand twice in a file (YAML would silently keep
-    the last one).
+    Raises ConfigError for what is wrong with a file by itself (`read_config`), unknown keys and names, wrong values, and
+    controls that an experiment does not have.
     """
-    duplicates = [message for file in files for message in _duplicate_keys(Path(file))]
+    for file in files:
+        read_config(file)
     try:
-        if duplicates:
-            raise ConfigError("\n".join(duplicates))
-        return Study.model_validate(config)
+        study = Study.model_validate(config)
     except ValidationError as error:
         messages = []
         problems = [(*_key(problem["loc"], config), problem) for problem in error.errors()]
@@ -43,9 +44,15 @@ def load_study(config: dict[str, Any], files: Iterable[Path | str] = ()) -> Stud
                 text += _moved(str(problem["loc"][0]), str(problem["loc"][-1]))
             elif problem["type"] == "literal_error":
                 text += nearest(str(problem["input"]), re.findall("'(.*?)'", problem["ctx"]["expected"]))
+            elif problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float | date):
+                text += "; what YAML reads as a number, a date, true or false (yes, no, on, off) is a text in quotes"
             given = "" if isinstance(problem["input"], dict | Study) else f" (given: {problem['input']!r})"
             messages.append(f"{key}: {text}{given}" if key else text)
         raise ConfigError("\n".join(messages)) from None
+    for name in study.experiments:
+        for arm in arms(study, name):
+            controls(study, name, arm)
+    return study
 
 
 def _moved(section: str, key: str) -> str:
@@ -95,26 +102,6 @@ def _keys_at(place: tuple[int | str, ...]) -> list[str]:
             named = {model: (model.__name__, model.__name__.removesuffix("Endpoint").lower()) for model in models}
             models = [model for model in models if part in named[model]] or models
     return list(dict.fromkeys(name for model in models for name in model.model_fields))
-
-
-def _duplicate_keys(file: Path) -> list[str]:
-    messages = []
-
-    def walk(node: yaml.Node | None, path: str) -> None:
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in node.value:
-                name = f"{path}{key.value}"
-                if key.value in seen and key.value != "<<":
-                    messages.append(f"{name}: stands twice in {file} (again in line {key.start_mark.line + 1})")
-                seen.add(key.value)
-                walk(value, f"{name}.")
-        elif isinstance(node, yaml.SequenceNode):
-            for index, value in enumerate(node.value):
-                walk(value, f"{path}{index}.")
-
-    walk(yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), "")
-    return messages
 
 
 def schema() -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Settings of the stages that make problems, and answers to them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from prefdelta.study.endpoints import UrlEndpoint, VllmEndpoint
 from prefdelta.study.models import Inference
@@ -44,7 +44,7 @@ class ApiSettings(Strict):
     endpoint: Annotated[UrlEndpoint | VllmEndpoint, Field(discriminator="kind")]
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     system: str | None
-    extra_body: dict[str, Any]
+    extra_body: dict[str, JsonValue]
     think: tuple[str, str]
 
 

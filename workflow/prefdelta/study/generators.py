@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, JsonValue, Tag, field_validator
 
 from prefdelta.study.endpoints import UrlEndpoint, VllmEndpoint
 from prefdelta.study.sampling import BACKENDS, PartialSampling
@@ -37,7 +37,7 @@ class OpenAIGenerator(Strict):
     model: str = Field(description="the model's name in requests")
     endpoint: Annotated[UrlEndpoint | VllmEndpoint, Field(discriminator="kind")] = Field(description="as of a judge: url or vllm")
     system: str | None = Field(default=None, description="system prompt")
-    extra_body: dict[str, Any] = Field(default={}, description="further keys of a request, such as reasoning_effort")
+    extra_body: dict[str, JsonValue] = Field(default={}, description="further keys of a request, such as reasoning_effort")
     think: tuple[str, str] = Field(default=("<think>", "</think>"), description="marks around the reasoning")
     seed: int = Field(default=0, description="of its traces")
     draws: Count = Field(default=1, description=_DRAWS)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, JsonValue, Tag
 
 from prefdelta.study.sampling import PartialSampling
 from prefdelta.study.sources import Domain
@@ -33,7 +33,7 @@ class Chat(Strict):
     """How a conversation is put to a model (`HubModel`)."""
 
     system: str | None = None
-    chat_template_kwargs: dict[str, Any] = {}
+    chat_template_kwargs: dict[str, JsonValue] = {}
 
 
 class HubModel(Strict):
@@ -46,12 +46,12 @@ class HubModel(Strict):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="bfloat16", description="of its weights in inference"
     )
-    engine: dict[str, Any] = Field(
+    engine: dict[str, JsonValue] = Field(
         default={}, description="further arguments of vLLM's engine that change what it writes; others belong to `run.models`"
     )
     sampling: PartialSampling = Field(default=PartialSampling(), description="what its traces are sampled with differently")
     system: str | None = Field(default=None, description="system prompt")
-    chat_template_kwargs: dict[str, Any] = Field(
+    chat_template_kwargs: dict[str, JsonValue] = Field(
         default={}, description="switches of the chat template, such as {enable_thinking: false}"
     )
     think: tuple[str, str] = Field(
@@ -67,7 +67,7 @@ class Inference(Chat):
     """What a job must know of a checkpoint that it runs, besides its folder. By default, it is one of the micro-world."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    engine: dict[str, Any] = {}
+    engine: dict[str, JsonValue] = {}
     think: tuple[str, str] = ("", ";")  # the last statement is the answer
 
 

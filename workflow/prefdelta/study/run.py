@@ -4,9 +4,9 @@ It can stand in the study's file, in a second one (`--configfile study.yaml mach
 (`--config 'run={methods: {dpo: {micro_batch: 2}}}'`) or under `config:` in a profile.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from prefdelta.study.strict import Count, Strict
 
@@ -20,7 +20,9 @@ class ModelRun(Strict):
         description="context in tokens that memory is kept for; default: the model's own. What would be cut by it is an error",
     )
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, description="share of a GPU's memory that vLLM takes")
-    engine: dict[str, Any] = Field(default={}, description="further arguments of vLLM's engine that change speed or memory only")
+    engine: dict[str, JsonValue] = Field(
+        default={}, description="further arguments of vLLM's engine that change speed or memory only"
+    )
     flags: list[str] = Field(default=[], description="further flags of a vLLM server that change speed or memory only")
     patience: float = Field(default=1800, gt=0, description="seconds until a server must be healthy")
 

@@ -10,6 +10,6 @@ Count = Annotated[int, Field(gt=0)]
 
 
 class Strict(BaseModel):
-    """Settings: no key but the known ones, and none changes once it is read."""
+    """Settings: no key but the known ones, every number finite, and none changes once it is read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
