@@ -5,7 +5,7 @@ VLLM := .venv-vllm
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: results check why accept test test-vllm fuzz chaos env-vllm bench lint format schema pin clean
+.PHONY: results check why accept test test-vllm fuzz fuzz-inputs chaos env-vllm bench lint format schema pin clean
 
 # STRICT=1 makes again what other versions of libraries have made than those that are installed, and the report that tells of it.
 # CONFIG=my-study.yaml is another study than config/config.yaml.
@@ -40,6 +40,10 @@ fuzz: $(BIN)/.installed
 	PYTHONPATH=tests/executed:workflow \
 		snakemake --configfile config/smoke.yaml --cores $(CORES) --forceall
 	python tests/provenance_fuzz.py .executed 200
+
+# 100,000 inputs of each kind that comes from outside, other ones each time.
+fuzz-inputs: $(BIN)/.installed
+	pytest tests/test_fuzz.py --hypothesis-profile inputs --durations 0
 
 # 30 faults in runs of the smoke study, from one seed: kills, full and read-only disks, damaged files. At most 40 minutes on two idle
 # cores; the last line says what came out. SEED=... makes other ones.

@@ -8,4 +8,6 @@ import prefdelta  # noqa: F401  (before the libraries that telemetry is switched
 settings.register_profile(
     "prefdelta", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
+# For tests/test_fuzz.py: `make fuzz-inputs`.
+settings.register_profile("inputs", settings.get_profile("prefdelta"), derandomize=False, max_examples=10_000, print_blob=True)
 settings.load_profile("prefdelta")

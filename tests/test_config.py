@@ -468,3 +468,11 @@ def test_a_wrong_generator_with_several_draws_is_told_once():
     with pytest.raises(ConfigError) as error:
         load_study(content)
     assert str(error.value).count("qwen-xxl") == 1
+
+
+@pytest.mark.parametrize("generator", [None, 7, "policy", ["policy"]])
+def test_a_generator_that_is_no_mapping_is_told(generator):
+    wrong = config()
+    wrong["generators"][FIRST] = generator
+    with pytest.raises(ConfigError, match=f"generators.{FIRST}: "):
+        load_study(wrong)

@@ -60,10 +60,10 @@ class DatasetGenerator(Source):
 
 
 def _kind_of_generator(value: Any) -> str:
-    given = value.get("backend") if isinstance(value, dict) else value.backend
-    if given == "openai":
+    given = value.get("backend") if isinstance(value, dict) else None
+    if given == "openai" or isinstance(value, OpenAIGenerator):
         return "OpenAIGenerator"
-    return "DatasetGenerator" if given == "dataset" else "CheckpointGenerator"
+    return "DatasetGenerator" if given == "dataset" or isinstance(value, DatasetGenerator) else "CheckpointGenerator"
 
 
 Generator = Annotated[

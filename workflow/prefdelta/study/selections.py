@@ -29,8 +29,9 @@ where k and d are whole numbers, criterion is one of {", ".join(CRITERIA)},
 alike is one of length (of both answers), correctness (of both answers), both_correct (only pairs of two right answers),
 and stratum is one of {", ".join(STRATA)}"""
 
-# One name for each selection, so that none is trained twice: no leading zeros, no other script's digits.
-_K, _D, _X = "([1-9][0-9]*)", "(0|[1-9][0-9]*)", r"((?:0|[1-9][0-9]*)(?:\.[0-9]*[1-9])?)"
+# One name for each selection, so that none is trained twice: no leading zeros, no other script's digits, and not more digits than
+# numbers are told apart by.
+_K, _D, _X = "([1-9][0-9]{0,14})", "(0|[1-9][0-9]{0,14})", r"((?:0|[1-9][0-9]{0,2})(?:\.[0-9]{0,8}[1-9])?)"
 _CRITERION, _WITHIN = f"({'|'.join(CRITERIA)})", f"(?:-within_({'|'.join(WITHIN)}))?"
 _FORMS = {
     "full": re.compile("full"),
