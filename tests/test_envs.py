@@ -1,6 +1,7 @@
 """The environments agree: what is pinned in several places has one version everywhere."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,37 @@ def pins(lines):
     return found
 
 
-def locked(file):
+HASHED = ["constraints.txt", "envs/build.txt", "envs/vllm-cpu.txt", "envs/vllm-cuda.txt"]
+
+
+def content(file):
     lines = (REPOSITORY / file).read_text(encoding="utf-8").splitlines()
-    return pins(line for line in lines if line and not line.startswith("#"))
+    return [line.removesuffix(" \\") for line in lines if line and not line.startswith("#")]
+
+
+def locked(file):
+    """The pins of a lock, and torch's, which stands apart: each of its builds has its own hash."""
+    return pins(line for line in [*content(file), *content("envs/torch.txt")] if not line.startswith("    --hash="))
 
 
 def conda(name):
     content = yaml.safe_load((REPOSITORY / "envs" / name).read_text(encoding="utf-8"))
     (by_pip,) = (entry["pip"] for entry in content["dependencies"] if isinstance(entry, dict))
     return pins(by_pip)
+
+
+@pytest.mark.parametrize("file", HASHED)
+def test_every_pin_of_a_lock_has_hashes_and_nothing_of_this_machine(file):
+    lines = content(file)
+    assert not [line for line in lines if re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", line) is None and line.startswith(" ")]
+    followed = zip(lines, [*lines[1:], ""], strict=True)
+    assert not [line for line, after in followed if not line.startswith(" ") and not after.startswith("    --hash=")]
+
+
+def test_the_lock_holds_everything_that_the_package_names():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [re.match(r"[\w.-]+", name)[0] for name in [*project["dependencies"], *project["optional-dependencies"]["dev"]]]
+    assert {re.sub(r"[-_.]+", "-", name).lower() for name in needed} <= locked("constraints.txt").keys()
 
 
 def test_the_conda_environment_of_the_package_has_the_versions_of_the_constraints():
