@@ -299,3 +299,16 @@ def test_what_is_missing_is_named(tmp_path, checkpoint):
         traces(tmp_path, None, [row(SUM)], SUM)
     with pytest.raises(DatasetError):
         traces(tmp_path, checkpoint, [row(SUM)], SUM, repo=str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("item", "same", "other"),
+    [
+        ("一个篮子里有三个苹果和五个梨", "小明说一个篮子里有三个苹果和四个梨。", "天上有七颗星星地上有两条河流。"),
+        ("りんごが三つとなしが五つあります", "かごにりんごが三つとなしが四つあります", "空には星が七つ見えています"),
+        ("มีแอปเปิลสามผลในตะกร้า", "แม่บอกว่ามีแอปเปิลสามผลบนโต๊ะ", "วันนี้อากาศดีมาก"),
+    ],
+)
+def test_scripts_without_spaces_are_compared_by_their_characters(item, same, other):
+    kept, out = decontaminate(prompts(same, other), prompts(item), n=8)
+    assert out["prompt"].to_list() == [same] and kept["prompt"].to_list() == [other]

@@ -23,6 +23,11 @@ _SYNONYMS = (
     (re.compile(r"[\u2012-\u2015\u2212]"), "-"),
     (re.compile(r"(?<=\d),(?=\d{3}(?!\d))"), ""),
 )
+# Scripts without spaces between words: Thai, Lao, Myanmar, Khmer, kana, Han (also of the supplementary planes), Tai.
+_UNSPACED = re.compile(
+    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u3005-\u3007\u3041-\u3096\u309d-\u309f"
+    "\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
+)
 _OPERATORS = re.compile(r"\s*([-+*/=<>^])\s*")
 _GLUE = re.compile(r"[${}]")
 _PUNCTUATION = re.compile(r"(?<!\d)\.|\.(?!\d)|[^\w\s.+*/=<>^-]|_")
@@ -33,14 +38,16 @@ def normalised(text: str) -> str:
 
     Unicode NFKC and lower case; LaTeX spacing, size and font marks, ``$``, braces and backslashes go; spellings of the same
     operator or fraction become one; no spaces around operators, so that a formula is one word however it was spaced; no
-    punctuation but decimal points.
+    punctuation but decimal points. Where a script has no spaces between words (Chinese, Japanese, Thai and others), each
+    character is a word.
     """
     text = unicodedata.normalize("NFKC", text).lower()
     text = _FONTS.sub("", _SPACING.sub(" ", text))
     for pattern, replacement in _SYNONYMS:
         text = pattern.sub(replacement, text)
     text = _PUNCTUATION.sub(" ", _GLUE.sub("", text.replace("\\", " ")))
-    return " ".join(_OPERATORS.sub(r"\1", text).split())
+    text = _OPERATORS.sub(r"\1", text)
+    return " ".join((text if text.isascii() else _UNSPACED.sub(r" \1 ", text)).split())
 
 
 def decontaminate(prompts: pl.DataFrame, items: pl.DataFrame, *, n: int) -> tuple[pl.DataFrame, pl.DataFrame]:
