@@ -54,6 +54,7 @@ def claims(tmp_path):
             "suite": "id",
             "decoding": "sampled",
             "n_items": 9,
+            "n_ungraded": 0,
         }
         capability = [
             {"model": model, **shape, "estimate": value, "ci_low": value, "ci_high": value} for model, value in accuracies

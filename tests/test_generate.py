@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, MistralConfig
 
 from prefdelta.checkpoints.manifest import write_manifest
 from prefdelta.evaluate.predictions import evaluate_model
-from prefdelta.generate.completions import Request, complete
+from prefdelta.generate.backend_dataset import _whole
+from prefdelta.generate.completions import GenerateError, Request, complete
 from prefdelta.generate.settings import CheckpointSettings, DatasetSettings, GenerationRun, PredictionsSettings, TracesSettings
 from prefdelta.generate.traces import TracesError, sample_traces
 from prefdelta.microworld.pretrain import make_model, make_tokenizer
@@ -267,3 +268,18 @@ def test_an_evaluation_has_the_samples_of_each_task_and_a_greedy_answer_where_it
     expected = {("arithmetic", "sampled"): 3 * 2, ("story", "sampled"): 2 * 5}
     assert counts == expected | ({("arithmetic", "greedy"): 3, ("story", "greedy"): 2} if greedy else {})
     assert set(found.filter(task="story")["suite"]) == {"out_of_domain"}
+
+
+@pytest.mark.parametrize(
+    ("generations", "marks", "said"),
+    [
+        ("7 it is", [True], r"row 1 of .*, column generations: expected a list of texts, found '7 it is'"),
+        (["7 it is"], ["False"], r"row 1 of .*, column right: expected a list of marks \(true or false\), found .*False"),
+        (["7 it is"], [0], r"column right: expected a list of marks"),
+    ],
+)
+def test_a_data_set_whose_columns_are_no_lists_of_texts_and_marks_is_refused(generations, marks, said):
+    columns = {"problem": "problem", "generations": "generations", "correct": ["right"], "complete": None}
+    settings = DatasetSettings(repo="someone/set", **columns, think=("<think>", "</think>"))
+    with pytest.raises(GenerateError, match=said):
+        _whole({"generations": generations, "right": marks}, 0, settings)

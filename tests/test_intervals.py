@@ -8,7 +8,7 @@ from scipy.stats import chi2
 from prefdelta.checkpoints.manifest import write_manifest
 from prefdelta.findings.capability import Capability, tabulate_capability
 from prefdelta.measure.intervals import contrast, holm, item_weights, mcnemar, mean_interval, nested_interval, slope
-from prefdelta.measure.scores import item_scores
+from prefdelta.measure.scores import ScoresError, item_scores
 from prefdelta.measure.settings import Bootstrap
 from prefdelta.tables.io import read_result_csv, write_table
 from prefdelta.tables.stages import Predictions
@@ -240,7 +240,7 @@ ANSWERS = {
 
 
 def test_a_suite_of_several_tasks_has_the_mean_over_them_and_a_row_for_each(tmp_path):
-    found = {scores.key: scores for scores in item_scores(predictions(tmp_path / "p.parquet", ANSWERS))}
+    found = {scores.key: scores for scores in item_scores([predictions(tmp_path / "p.parquet", ANSWERS)], 0)[0]}
     assert set(found) == {
         ("in", None, "sampled"),
         ("in", "aime", "sampled"),
@@ -258,7 +258,8 @@ def test_a_suite_of_several_tasks_has_the_mean_over_them_and_a_row_for_each(tmp_
 
 def test_the_order_of_predictions_changes_nothing(tmp_path):
     turned = dict(reversed(ANSWERS.items()))
-    one, other = (item_scores(predictions(tmp_path / f"{n}.parquet", answers)) for n, answers in enumerate((ANSWERS, turned)))
+    files = [predictions(tmp_path / f"{n}.parquet", answers) for n, answers in enumerate((ANSWERS, turned))]
+    one, other = item_scores(files, 0)
     assert [(s.key, s.item_ids, s.values.tolist()) for s in one] == [(s.key, s.item_ids, s.values.tolist()) for s in other]
 
 
@@ -334,3 +335,18 @@ def test_mcnemar_with_one_seed_is_the_classical_test():
 def test_mcnemar_does_not_count_the_seeds_of_an_item_as_independent():
     arm, versus = (np.random.default_rng(s).integers(0, 2, (1, 300)) * 100.0 for s in (0, 1))
     assert mcnemar(np.repeat(arm, 5, axis=0), np.repeat(versus, 5, axis=0)) == pytest.approx(mcnemar(arm, versus))
+
+
+def test_ungraded_answers_are_left_out_of_scores_of_all_files_and_gated(tmp_path):
+    """The first item has no graded answer in one file, the second one graded sample in it."""
+    graded = {("s", "a"): [[True, True], [True, False], [False, False]]}
+    some = {("s", "a"): [[None, None], [True, None], [False, False]]}
+    files = [predictions(tmp_path / f"{n}.parquet", answers) for n, answers in enumerate((graded, some))]
+    ((one,), (other,)) = item_scores(files, 0.5)
+    assert one.item_ids == other.item_ids and len(one.item_ids) == 2
+    assert sorted(one.values) == [0, 50] and sorted(other.values) == [0, 100]
+    assert (one.n_ungraded, other.n_ungraded) == (0, 3)
+    with pytest.raises(
+        ScoresError, match=r"50.0% of the answers in .*1\.parquet could not be graded, above gates\.ungraded 0\.4"
+    ):
+        item_scores(files, 0.4)

@@ -93,6 +93,7 @@ def table(tmp_path_factory):
             "ci_low": 0.0,
             "ci_high": 0.0,
             "n_prompts": 9,
+            "n_ungraded": 0,
         }
         for chosen, rejected in SIDES
     ]

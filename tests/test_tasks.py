@@ -198,37 +198,36 @@ def test_theoremqa_leaves_out_pictures_and_answers_that_are_not_of_their_type(tm
     assert "'blue' is no float" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("kind", "gold", "answer", "right"),
-    [
-        ("bool", "True", "\\text{true}", True),
-        ("bool", "False", "No.", True),
-        ("bool", "True", "False", False),
-        ("option", "(a)", "a", True),
-        ("option", "(b)", "\\text{(b) both}", True),
-        ("option", "(b)", "both", False),
-        ("integer", "1000", "1{,}000", True),
-        ("integer", "6", "\\frac{12}{2}", True),
-        ("integer", "6", "7", False),
-        ("integer", "2", "x", False),
-        ("integer", "2", "9^{9^{9^{9}}}", False),
-        ("float", "0.333", "\\frac13", True),
-        ("float", "0.333", "0.36", False),
-        ("float", "1e-05", "10^{-5}", True),
-        ("float", "-2.5", "x = -\\frac{5}{2}", True),
-        ("float", "9.8", "9.8 \\text{ m/s}^2", True),
-        ("float", "0.2", "20\\%", True),
-        ("list of integer", "[1, 1, 2]", "\\{2, 1, 1\\}", True),
-        ("list of integer", "[1, 1, 2]", "[1, 2]", False),
-        ("list of integer", "[1, 2]", "1", False),
-        ("list of float", "[0.5, 1.5]", "\\left[\\frac{1}{2}, \\frac{3}{2}\\right]", True),
-        ("list of float", "[0.5, 1.5]", "\\frac{1}{2}, \\frac{3}{2}", True),
-        ("list of float", "[0.5, 1.5]", "(0.5, no)", False),
-    ],
-)
-def test_theoremqa_scores_by_type(kind, gold, answer, right):
-    reference = json.dumps({"answer": gold, "type": kind})
-    assert score_all("theoremqa", [f"\\boxed{{{answer}}}"], [reference], 1) == [(answer, right)]
+BY_TYPE = [
+    ("bool", "True", "\\text{true}", True),
+    ("bool", "False", "No.", True),
+    ("bool", "True", "False", False),
+    ("option", "(a)", "a", True),
+    ("option", "(b)", "\\text{(b) both}", True),
+    ("option", "(b)", "both", False),
+    ("integer", "1000", "1{,}000", True),
+    ("integer", "6", "\\frac{12}{2}", True),
+    ("integer", "6", "7", False),
+    ("integer", "2", "x", False),
+    ("float", "0.333", "\\frac13", True),
+    ("float", "0.333", "0.36", False),
+    ("float", "1e-05", "10^{-5}", True),
+    ("float", "-2.5", "x = -\\frac{5}{2}", True),
+    ("float", "9.8", "9.8 \\text{ m/s}^2", True),
+    ("float", "0.2", "20\\%", True),
+    ("list of integer", "[1, 1, 2]", "\\{2, 1, 1\\}", True),
+    ("list of integer", "[1, 1, 2]", "[1, 2]", False),
+    ("list of integer", "[1, 2]", "1", False),
+    ("list of float", "[0.5, 1.5]", "\\left[\\frac{1}{2}, \\frac{3}{2}\\right]", True),
+    ("list of float", "[0.5, 1.5]", "\\frac{1}{2}, \\frac{3}{2}", True),
+    ("list of float", "[0.5, 1.5]", "(0.5, no)", False),
+]
+
+
+def test_theoremqa_scores_by_type():
+    references = [json.dumps({"answer": gold, "type": kind}) for kind, gold, _, _ in BY_TYPE]
+    found = score_all("theoremqa", [f"\\boxed{{{answer}}}" for _, _, answer, _ in BY_TYPE], references, 2)
+    assert found == [(answer, right) for _, _, answer, right in BY_TYPE]
 
 
 @pytest.mark.parametrize(
@@ -559,3 +558,14 @@ def test_own_gpqa_of_lm_eval_shuffles_its_options_the_same_way_every_time(tmp_pa
     assert all(f"{doc['answer']} {doc['Correct Answer']}\n" in row["prompt"] for doc, row in zip(docs, first, strict=True))
     scored = score_all(name, [f"So {doc['answer']}" for doc in docs], [row["answer"] for row in first], 1)
     assert [correct for _, correct in scored] == [True] * 8
+
+
+def test_a_null_answer_is_no_item_and_many_are_an_error(tmp_path, caplog):
+    rows = [{"problem": f"Find {n}.", "answer": None if n == 3 else f"{n}"} for n in range(1, 31)]
+    found = items("math500", parquet(tmp_path / "few", rows), "s")
+    assert len(found) == 29 and "None" not in {row["answer"] for row in found}
+    assert "1 of 30 rows" in caplog.text and "row 3 (answer)" in caplog.text
+    with pytest.raises(
+        DatasetError, match=r"2 of 4 rows .* have nothing in problem, answer: row 3 \(answer\), row 4 \(problem\)"
+    ):
+        items("math500", parquet(tmp_path / "many", [*rows[:3], {"problem": " ", "answer": "4"}]), "s")

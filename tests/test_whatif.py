@@ -86,6 +86,7 @@ def whatif(tmp_path):
         "ci_low": 0.0,
         "ci_high": 0.0,
         "n_prompts": 2,
+        "n_ungraded": 0,
     }
     sizes = {("j", "accuracy"): 25.0, ("j", "overall"): 0.75, ("k", "accuracy"): 20.0, ("k", "overall"): 0.5}
     rows = [{**each, "judge": judge, "quantity": name, "estimate": value} for (judge, name), value in sizes.items()]
@@ -99,6 +100,7 @@ def whatif(tmp_path):
         "ci_low": 0.0,
         "ci_high": 0.0,
         "n_items": 1,
+        "n_ungraded": 0,
     }
     measured = [
         {**shape, "suite": suite, "task": task, "decoding": decoding, "estimate": estimate}

@@ -158,8 +158,8 @@ class Gains:
     def __init__(
         self, arms: list[ArmSettings], evals: dict[Cell, Path], bases: dict[str, Path], suite: str, bootstrap: Bootstrap
     ) -> None:
-        self._sides = [suite_scores([evals[cell] for cell in arm.cells], suite)[0] for arm in arms]
-        self._base, self._sizes = suite_scores([bases[arms[0].policy]], suite)
+        files = [[bases[arms[0].policy]], *([evals[cell] for cell in arm.cells] for arm in arms)]
+        (self._base, *self._sides), self._sizes = suite_scores(files, suite, bootstrap.ungraded)
         self._weights, self._seed = item_weights(self._sizes, bootstrap.n_resamples, bootstrap.seed), bootstrap.seed
         self.n_items = self._base.shape[1]
         self.estimates: Array = np.array([side.mean() - self._base.mean() for side in self._sides])

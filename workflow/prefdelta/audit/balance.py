@@ -12,6 +12,7 @@ import polars as pl
 
 from prefdelta.audit.settings import BalanceSettings
 from prefdelta.measure.intervals import Array
+from prefdelta.run.errors import PrefdeltaError
 from prefdelta.study.dimensions import CRITERIA
 from prefdelta.study.lattice import SIDES, Cell, PairSet
 from prefdelta.tables.check import Table
@@ -29,6 +30,10 @@ COVARIATES = {  # name -> unit
 }
 
 
+class BalanceError(PrefdeltaError):
+    """There is nothing to compare: the message names the file."""
+
+
 class Balance(Table):
     """Means of what compared arms may differ in, besides what they are to differ in. Key: experiment, arm, versus, covariate.
 
@@ -36,7 +41,7 @@ class Balance(Table):
     varies, but the means differ. ``imbalanced``: its size is above 0.1, or it is null. ``unit`` is that of the means: ``share``
     (0 to 1), ``tokens``, ``levels``, or ``log`` (natural, of chosen by rejected tokens). ``prompt_difficulty`` is the share of
     wrong answers to a pair's prompt; a trace is ``well_formed`` that ended by itself and whose answer could be extracted.
-    Numbers of pairs are those of one seed, on average.
+    Numbers of pairs are those of one seed, on average; a pair with an answer that could not be graded is left out.
     """
 
     experiment: str
@@ -119,6 +124,7 @@ def _moments(pairs: Path, traces: tuple[Path, ...]) -> Moments:
     chosen, rejected = (pl.col(f"{side}_tokens").clip(lower_bound=1) for side in SIDES)
     parts = []
     for batch in read_batches(pairs, Pairs, [*ids, *(name for name in COVARIATES if name not in computed)]):
+        batch = batch.drop_nulls(["chosen_correct", "rejected_correct"])
         if batch.is_empty():
             continue
         frame = batch.join(difficulty, on="prompt_id", how="left").with_columns(
@@ -128,6 +134,10 @@ def _moments(pairs: Path, traces: tuple[Path, ...]) -> Moments:
         )
         values = frame.select(pl.col(list(COVARIATES)).cast(pl.Float64)).to_numpy()
         parts.append(Moments(len(values), values.mean(axis=0), values.var(axis=0)))
+    if not parts:
+        raise BalanceError(
+            f"{pairs} has no pair whose answers are both graded: see its columns `chosen_correct`, `rejected_correct`"
+        )
     return mixture(parts, [part.n for part in parts])
 
 
@@ -140,9 +150,10 @@ def _difficulty(traces: tuple[Path, ...]) -> pl.DataFrame:
 
 @cache
 def _answers(traces: Path) -> pl.DataFrame:
-    """The numbers of answers, and of wrong ones, by prompt."""
+    """The numbers of graded answers, and of wrong ones, by prompt."""
     batches = read_batches(traces, Traces, ["trace_id", "prompt_id", "correct"])
-    counted = [batch.group_by("prompt_id").agg(n=pl.len(), wrong=(~pl.col("correct")).sum()) for batch in batches]
+    graded = pl.col("correct")
+    counted = [batch.group_by("prompt_id").agg(n=graded.count(), wrong=(~graded).sum()) for batch in batches]
     return pl.concat(counted).group_by("prompt_id").agg(pl.col("n", "wrong").sum())
 
 

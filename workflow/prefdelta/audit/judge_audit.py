@@ -94,7 +94,9 @@ def tabulate_judge_audit(
                 references.append(reference_means(draw, len(light)))
         frame = pl.concat(frames)
         prompt = frame["prompt_id"].rank("dense").to_numpy().astype(np.int64) - 1
-        stratum = frame.select(pl.struct("prompt_id", "generator", "correct").rank("dense")).to_series().to_numpy()
+        # What could not be graded is like nothing else.
+        alone = pl.when(pl.col("correct").is_null()).then("trace_id").alias("alone")
+        stratum = frame.select(pl.struct("prompt_id", "generator", "correct", alone).rank("dense")).to_series().to_numpy()
         repeats = max(given.shape[1] for given in levels)
         padded = [np.pad(given, ((0, 0), (0, repeats - given.shape[1]), (0, 0)), constant_values=NOT_ASKED) for given in levels]
         n_prompts = int(prompt.max()) + 1

@@ -1,16 +1,20 @@
 """Data sets: rows from the Hugging Face hub, or from local files of the same schema."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import datasets
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from typing import TYPE_CHECKING, Any
 
 from prefdelta.run.errors import PrefdeltaError
 from prefdelta.study.sources import Source
 
+if TYPE_CHECKING:
+    import datasets
+
+log = logging.getLogger(__name__)
+
+MOST_EMPTY = 0.05  # the share of a set's rows that may be left out since they lack something
+SHOWN = 5
 READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
 
 
@@ -18,10 +22,11 @@ class DatasetError(PrefdeltaError):
     """A data set can't be read; the message names it, its revision and a remedy."""
 
 
-def load_rows(source: Source, columns: Iterable[str] = ()) -> list[dict[str, Any]]:
+def load_rows(source: Source, columns: Iterable[str] = (), needed: Iterable[str] = ()) -> list[dict[str, Any]]:
     """The rows of ``source`` with ``columns`` (default: all of them), in the order of the data set.
 
-    Raises DatasetError, also where a column is missing.
+    Rows where one of the columns ``needed`` is null, NaN or an empty text are left out, with a warning that names them (a public
+    set may have a few). Raises DatasetError, also where a column is missing, or more than a share `MOST_EMPTY` would be left out.
     """
     split = load_split(source)
     if columns := list(columns):
@@ -30,15 +35,30 @@ def load_rows(source: Source, columns: Iterable[str] = ()) -> list[dict[str, Any
             raise DatasetError(f"{_name(source)} has no column {', '.join(missing)}; it has {', '.join(split.column_names)}")
         split = split.select_columns(columns)
     rows: list[dict[str, Any]] = split.to_list()
-    return rows
+    needed = list(needed)
+    empty = {number: [name for name in needed if _is_empty(row[name])] for number, row in enumerate(rows, 1)}
+    faults = {number: names for number, names in empty.items() if names}
+    if faults:
+        shown = ", ".join(f"row {number} ({', '.join(names)})" for number, names in list(faults.items())[:SHOWN])
+        said = f"{len(faults)} of {len(rows)} rows of {_name(source)} have nothing in {', '.join(needed)}: {shown}"
+        if len(faults) > MOST_EMPTY * len(rows):
+            raise DatasetError(f"{said}. These are too many to leave out: check the columns, the split and the revision")
+        log.warning("%s%s; they are left out", said, "" if len(faults) <= SHOWN else " and more")
+    return [row for number, row in enumerate(rows, 1) if number not in faults]
 
 
-def load_split(source: Source, split: str | None = None, *, in_memory: bool = False) -> datasets.Dataset:
+def _is_empty(value: Any) -> bool:
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
+def load_split(source: Source, split: str | None = None, *, in_memory: bool = False) -> "datasets.Dataset":
     """One split of ``source`` (default: its ``split``).
 
     A local file is parquet, json or jsonl. With ``files`` only these are read, and all of them are the split: for sets whose
     loading needs a script, which `datasets` no longer runs. Raises DatasetError.
     """
+    import datasets  # where it is used: what grades answers loads no data
+
     split = split or source.split
     local = Path(source.repo)
     try:
@@ -61,6 +81,8 @@ def load_split(source: Source, split: str | None = None, *, in_memory: bool = Fa
 
 
 def _files(source: Source) -> list[Path]:
+    from huggingface_hub import snapshot_download
+
     folder, patterns = Path(source.repo), source.files or []
     if not folder.is_dir():
         folder = Path(snapshot_download(source.repo, repo_type="dataset", revision=source.revision, allow_patterns=patterns))
@@ -76,6 +98,9 @@ def _name(source: Source, split: str | None = None) -> str:
 
 
 def _remedy(error: Exception, repo: str) -> str:
+    import datasets
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:

@@ -45,12 +45,17 @@ class SandboxError(PrefdeltaError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended. ``exit_code`` is negative for a signal. Bytes that are not UTF-8 are replaced in the outputs."""
+    """How a program ended. ``exit_code`` is negative for a signal. Bytes that are not UTF-8 are replaced in the outputs.
+
+    ``timed_out``: by its CPU time or by the clock; ``stopped_by_clock``: by the clock with CPU time to spare, so that it waited,
+    or did not get its turn on a busy machine.
+    """
 
     stdout: str
     stderr: str
     exit_code: int
     timed_out: bool
+    stopped_by_clock: bool
     output_exceeded: bool
     cpu_seconds: float
     wall_seconds: float
@@ -61,15 +66,15 @@ class Outcome:
         return self.exit_code == 0 and not self.timed_out and not self.output_exceeded
 
 
-def run(code: str, stdin: str, *, seconds: float, memory_mb: int, output_bytes: int) -> Outcome:
+def run(code: str, stdin: str, *, seconds: float, memory_mb: int, output_bytes: int, wall_to_cpu: float = WALL_TO_CPU) -> Outcome:
     """Runs the Python program ``code`` on ``stdin`` in a sandbox of its own.
 
-    ``seconds``: of CPU time (rounded up to whole ones), and half of what the clock allows. ``memory_mb``: address space, so
-    MemoryError beyond it. ``output_bytes``: for each of stdout, stderr and any file; writing beyond it is an OSError.
+    ``seconds``: of CPU time (rounded up to whole ones); the clock allows ``wall_to_cpu`` times as much. ``memory_mb``: address
+    space, so MemoryError beyond it. ``output_bytes``: for each of stdout, stderr and any file; writing beyond it is an OSError.
     The program's hash seed is 0, so that it does the same each time. Safe to call from several threads. Raises SandboxError.
     """
     _check_once()
-    return _run(code, stdin, seconds, memory_mb, output_bytes)
+    return _run(code, stdin, seconds, memory_mb, output_bytes, wall_to_cpu)
 
 
 @functools.cache
@@ -82,7 +87,7 @@ def _check_once() -> None:
         )
 
 
-def _run(code: str, stdin: str, seconds: float, memory_mb: int, output_bytes: int) -> Outcome:
+def _run(code: str, stdin: str, seconds: float, memory_mb: int, output_bytes: int, wall_to_cpu: float = WALL_TO_CPU) -> Outcome:
     job = {
         "binds": _binds(),
         "files": {PROGRAM: code, STDIN: stdin},
@@ -97,7 +102,7 @@ def _run(code: str, stdin: str, seconds: float, memory_mb: int, output_bytes: in
             "OPENBLAS_NUM_THREADS": "1",
         },
         "cpu_seconds": math.ceil(seconds),
-        "wall_seconds": seconds * WALL_TO_CPU,
+        "wall_seconds": seconds * wall_to_cpu,
         "memory_mb": memory_mb,
         "output_bytes": output_bytes,
         "scratch_mb": SCRATCH_MB,

@@ -204,9 +204,17 @@ def supervise(job: dict[str, Any], reports: socket.socket) -> dict[str, Any]:
     _, status, usage = os.wait4(program, 0)
     cpu_seconds = usage.ru_utime + usage.ru_stime
     exit_code = os.waitstatus_to_exitcode(status)
-    timed_out |= exit_code == -signal.SIGKILL and cpu_seconds >= job["cpu_seconds"] - 0.1
+    used_up = cpu_seconds >= job["cpu_seconds"] - 0.1
+    stopped_by_clock = timed_out and not used_up
+    timed_out |= exit_code == -signal.SIGKILL and used_up
     wall_seconds = time.monotonic() - started
-    return {"exit_code": exit_code, "timed_out": timed_out, "cpu_seconds": cpu_seconds, "wall_seconds": wall_seconds}
+    return {
+        "exit_code": exit_code,
+        "timed_out": timed_out,
+        "stopped_by_clock": stopped_by_clock,
+        "cpu_seconds": cpu_seconds,
+        "wall_seconds": wall_seconds,
+    }
 
 
 def main() -> None:

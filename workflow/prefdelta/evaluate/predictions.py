@@ -51,4 +51,4 @@ def evaluate_model(
         for turn, decoding in enumerate(decodings)
         for (item, n, _), score in scored(items, completions[turn * len(items) : (turn + 1) * len(items)], threads)
     ]
-    write_table(pl.DataFrame(rows, schema_overrides={"answer": pl.String}), Predictions, predictions)
+    write_table(pl.DataFrame(rows, schema_overrides={"answer": pl.String, "correct": pl.Boolean}), Predictions, predictions)

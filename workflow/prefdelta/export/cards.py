@@ -46,7 +46,7 @@ print(tokenizer.apply_chat_template(pairs[0]["prompt"] + pairs[0]["chosen"], tok
 | `judge` | who rated both sides |
 | `chosen_generator`, `rejected_generator` | who wrote the side |
 | `chosen_trace_id`, `rejected_trace_id` | key of the side's trace |
-| `chosen_correct`, `rejected_correct` | whether the side's final answer is right |
+| `chosen_correct`, `rejected_correct` | whether the side's final answer is right; null where it could not be graded |
 | `chosen_tokens`, `rejected_tokens` | generated tokens of the side, as its generator counts them |
 | `chosen_*`, `rejected_*` | mean rating of the side in a dimension, 1 to 5; `overall`: the mean of the dimensions |
 | `delta_*` | `chosen_*` minus `rejected_*` |
@@ -67,7 +67,8 @@ In levels, chosen minus rejected. A pair exists only where the judge's ratings o
 | --- | --- | --- | --- | --- | --- | --- |
 {%- for row in pairs.sides %}
 | {{ row.side }} | {{ row.generators }} | {{ pairs.n_pairs }} | {{ "%.1f" % row.mean_tokens }} | {{ "%.1f" % row.median_tokens
-}} | {{ "%.1f" % (100 * row.share_correct) }} % | {{ "%.2f" % row.mean_overall }} |
+}} | {{ "none graded" if row.share_correct is none else "%.1f %%" % (100 * row.share_correct) }} | {{
+"%.2f" % row.mean_overall }} |
 {%- endfor %}
 
 The chosen side is the longer one in {{ "%.1f" % (100 * pairs.share_chosen_longer) }} % of the pairs.
@@ -129,12 +130,14 @@ cut {{ training.n_truncated.chosen }} chosen and {{ training.n_truncated.rejecte
 ## Evaluation
 Accuracy in points (0 to 100): the mean over items of an item's share of right answers; of a suite, the mean over its tasks. The
 interval of the difference is a 95 % bootstrap over items. This is one training seed, and the interval says nothing about others.
+Answers of either model that could not be graded are left out.
 
-| suite | task | decoding | items | answers | base | this model | difference | 95 % interval |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| suite | task | decoding | items | answers | ungraded | base | this model | difference | 95 % interval |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {%- for row in evaluation %}
-| {{ row.suite }} | {{ row.task or "all" }} | {{ row.decoding }} | {{ row.n_items }} | {{ row.n_answers }} | {{ "%.1f" % row.base
-}} | {{ "%.1f" % row.tuned }} | {{ "%+.1f" % row.difference }} | {{ "%+.1f" % row.ci_low }} to {{ "%+.1f" % row.ci_high }} |
+| {{ row.suite }} | {{ row.task or "all" }} | {{ row.decoding }} | {{ row.n_items }} | {{ row.n_answers }} | {{
+row.n_ungraded }} | {{ "%.1f" % row.base }} | {{ "%.1f" % row.tuned }} | {{ "%+.1f" % row.difference
+}} | {{ "%+.1f" % row.ci_low }} to {{ "%+.1f" % row.ci_high }} |
 {%- endfor %}
 
 ## Licence

@@ -138,9 +138,10 @@ def pair_statistics(frame: pl.DataFrame) -> dict[str, Any]:
 def evaluation(evals: Path, base_evals: Path, bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """Accuracy (points) of a checkpoint and of its base on each of `item_scores`, with the 95 % interval of the difference.
 
-    ``task`` is None where a row is the mean over a suite's tasks. Raises ExportError where the two hold different items.
+    ``task`` is None where a row is the mean over a suite's tasks; ``n_ungraded`` answers of both could not be graded and are left
+    out. Raises ExportError where the two hold different items, ScoresError where too many answers are ungraded.
     """
-    tuned, base = item_scores(evals), item_scores(base_evals)
+    tuned, base = item_scores([evals, base_evals], bootstrap.ungraded)
     if [(scores.key, scores.item_ids) for scores in tuned] != [(scores.key, scores.item_ids) for scores in base]:
         raise ExportError(f"{evals} and {base_evals} hold different items: delete both and run again")
     answers = read_table(evals, Predictions)
@@ -156,6 +157,7 @@ def evaluation(evals: Path, base_evals: Path, bootstrap: Bootstrap) -> list[dict
                 "decoding": own.decoding,
                 "n_items": len(own.item_ids),
                 "n_answers": len(of_suite if own.task is None else of_suite.filter(task=own.task)),
+                "n_ungraded": own.n_ungraded + other.n_ungraded,
                 "base": float(other.values.mean()),
                 "tuned": float(own.values.mean()),
                 "difference": bounds["estimate"],

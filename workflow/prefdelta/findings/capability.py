@@ -15,7 +15,10 @@ from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_tab
 
 
 class Capability(Table):
-    """Measured accuracy (points) of every model before any preference tuning."""
+    """Measured accuracy (points) of every model before any preference tuning.
+
+    ``n_ungraded`` answers could not be graded and are left out; ``n_items`` have an answer that could.
+    """
 
     model: str
     family: str
@@ -29,17 +32,23 @@ class Capability(Table):
     ci_low: float
     ci_high: float
     n_items: int = pa.Field(gt=0)
+    n_ungraded: int = pa.Field(ge=0)
 
 
 def tabulate_capability(evals: dict[str, Path], manifests: dict[str, Path], table: Path, *, settings: Bootstrap) -> None:
-    """Writes the `Capability` of every model of ``evals``: accuracy by suite (and task) and decoding."""
+    """Writes the `Capability` of every model of ``evals``: accuracy by suite (and task) and decoding.
+
+    Raises ScoresError where too many answers are ungraded.
+    """
     rows = []
     for model, predictions in evals.items():
         manifest = read_manifest(manifests[model])
         shape = {"model": model, **{key: manifest[key] for key in ("family", "hidden_size", "layers", "parameters")}}
-        for scores in item_scores(predictions):
+        (by_suite,) = item_scores([predictions], settings.ungraded)
+        for scores in by_suite:
             interval = mean_interval(scores.values, settings.seed, settings.n_resamples, scores.sizes)
             place = {"suite": scores.suite, "task": scores.task, "decoding": scores.decoding, "n_items": len(scores.values)}
+            place["n_ungraded"] = scores.n_ungraded
             rows.append(shape | place | clipped(interval, 0))
     write_result_table(rows_to_table(rows, Capability), Capability, table)
 

@@ -11,7 +11,7 @@ from prefdelta.checkpoints.manifest import read_manifest
 from prefdelta.findings.generator_deltas import accuracy_deltas
 from prefdelta.findings.settings import ExperimentSettings
 from prefdelta.measure.intervals import holm, item_weights, mcnemar, nested_interval
-from prefdelta.measure.scores import clipped, item_scores, stack
+from prefdelta.measure.scores import Scores, clipped, item_scores, stack
 from prefdelta.study.lattice import Cell
 from prefdelta.tables.check import Table
 from prefdelta.tables.io import rows_to_table, write_result_table
@@ -25,11 +25,13 @@ BUDGET = {"n_pairs": "pairs", "n_tokens": "tokens", "n_steps": "steps"}
 class Results(Table):
     """A result table: ``estimate`` is accuracy, or the paired difference to ``versus`` (both in points, 0 to 100).
 
-    Where ``task`` is null, it is the mean over the suite's tasks. Differences have p-values (two-sided; ``p_holm``:
-    corrected for all differences of the experiment on the same suite, task and decoding; ``p_mcnemar``: of greedy answers, seeds
-    taken as fixed), the smallest true difference that such a comparison finds in 80 % of cases, and ``budget``: in what the arms'
+    Where ``task`` is null, it is the mean over the suite's tasks. Differences have p-values (two-sided; ``p_holm``: corrected
+    for all differences of the experiment on the same suite, task and decoding; ``p_mcnemar``: of greedy answers, seeds taken as
+    fixed), the smallest true difference that such a comparison finds in 80 % of cases, and ``budget``: in what the arms'
     training differs by more than 2 %. ``n_tokens`` are the completion tokens that training reads. In ``delta_profile`` tables
-    ``estimate`` is a mean sample-level delta (levels, -4 to 4) of ``dimension``.
+    ``estimate`` is a mean sample-level delta (levels, -4 to 4) of ``dimension``. ``n_ungraded``: answers of the arm's
+    evaluations, and of those that it is compared with, which could not be graded and are left out; an item without any graded
+    answer in one of an experiment's evaluations is left out of all.
     """
 
     experiment: str
@@ -54,6 +56,7 @@ class Results(Table):
     minimum_detectable: float = pa.Field(nullable=True, ge=0)
     budget: str = pa.Field(nullable=True)
     n_items: int = pa.Field(gt=0)
+    n_ungraded: int = pa.Field(nullable=True, ge=0)
     n_seeds: int = pa.Field(nullable=True, gt=0)
     n_pairs: int = pa.Field(gt=0)
     n_tokens: int = pa.Field(nullable=True, gt=0)
@@ -84,11 +87,14 @@ def tabulate_experiment(
     difference to each control).
 
     ``traces`` are by draw of a generator, ``evals`` and ``manifests`` of the trained cells, ``bases`` the policies' own
-    evaluations. Tests of differences are corrected (Holm) within the experiment, by suite and decoding.
+    evaluations. Raises ScoresError where too many answers are ungraded. Tests of differences are corrected (Holm) within the
+    experiment, by suite and decoding.
     """
     by_sides = accuracy_deltas(traces, settings.draws, settings.arms)
-    untuned = {policy: item_scores(predictions) for policy, predictions in bases.items()}
-    scores = {arm.arm: [item_scores(evals[cell]) for cell in arm.cells] for arm in settings.arms}
+    files = [*bases.values(), *(evals[cell] for arm in settings.arms for cell in arm.cells)]
+    found = dict(zip(files, item_scores(files, settings.bootstrap.ungraded), strict=True))
+    untuned = {policy: found[predictions] for policy, predictions in bases.items()}
+    scores = {arm.arm: [found[evals[cell]] for cell in arm.cells] for arm in settings.arms}
     trained = {arm.arm: [read_manifest(manifests[cell]) for cell in arm.cells] for arm in settings.arms}
     shapes = next(iter(untuned.values()))
     seed = settings.bootstrap.seed
@@ -108,12 +114,14 @@ def tabulate_experiment(
             "mean_delta": float(np.mean([manifest["mean_delta"] for manifest in made])),
         }
         for place, shape in enumerate(shapes):
+            sides: dict[str | None, list[list[Scores]]] = {None: [], BASE: [untuned[arm.policy]]}
+            sides |= {control: scores[control] for control in arm.versus}
             own = stack(scores[arm.arm], place)
-            others = {None: None, BASE: stack([untuned[arm.policy]], place)}
-            others |= {control: stack(scores[control], place) for control in arm.versus}
-            for versus, other in others.items():
+            for versus, side in sides.items():
+                other = stack(side, place) if side else None
                 interval = nested_interval(own, other, weights[place], seed, shape.sizes)
                 where = {"suite": shape.suite, "task": shape.task, "decoding": shape.decoding, "n_items": own.shape[1]}
+                where["n_ungraded"] = sum(seed_scores[place].n_ungraded for seed_scores in [*scores[arm.arm], *side])
                 row = common | where | {"versus": versus} | clipped(interval, 0 if versus is None else -100)
                 if other is not None:
                     row |= {"p_value": interval.p_value, "minimum_detectable": interval.minimum_detectable}

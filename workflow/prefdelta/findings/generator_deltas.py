@@ -19,7 +19,10 @@ from prefdelta.tables.stages import Traces
 
 
 class GeneratorDeltas(Table):
-    """Generator-level delta of every (chosen, rejected) on the same prompts: in accuracy (points), or in mean rating."""
+    """Generator-level delta of every (chosen, rejected) on the same prompts: in accuracy (points), or in mean rating.
+
+    ``n_ungraded``: traces of both that could not be graded, and so are left out of accuracy (of ratings none is).
+    """
 
     chosen: str
     rejected: str
@@ -31,6 +34,7 @@ class GeneratorDeltas(Table):
     ci_low: float
     ci_high: float
     n_prompts: int = pa.Field(gt=0)
+    n_ungraded: int = pa.Field(ge=0)
 
 
 def tabulate_generator_deltas(
@@ -48,6 +52,7 @@ def tabulate_generator_deltas(
         }
         for chosen, rejected in permutations(by_prompt, 2):
             both = on_same_prompts(by_prompt[chosen], by_prompt[rejected])
+            ungraded = sum(int(accuracies[draw]["ungraded"].sum()) for side in (chosen, rejected) for draw in generators[side])
             for quantity in ("accuracy", *CRITERIA):
                 scores = both.select(a=quantity, b=f"{quantity}_rejected").drop_nulls()
                 differences = (scores["a"] - scores["b"]).to_numpy()
@@ -61,6 +66,7 @@ def tabulate_generator_deltas(
                         "rejected_mean": scores["b"].mean(),
                         **vars(mean_interval(differences, settings.bootstrap.seed, settings.bootstrap.n_resamples)),
                         "n_prompts": len(scores),
+                        "n_ungraded": ungraded if quantity == "accuracy" else 0,
                     }
                 )
     write_result_table(rows_to_table(rows, GeneratorDeltas), GeneratorDeltas, table)
@@ -77,18 +83,20 @@ def accuracy_deltas(
     found = {}
     for chosen, rejected in dict.fromkeys((arm.chosen, arm.rejected) for arm in arms):
         both = on_same_prompts(known[chosen], known[rejected])
-        found[chosen, rejected] = float((both["accuracy"] - both["accuracy_rejected"]).to_numpy().mean())
+        found[chosen, rejected] = float((both["accuracy"] - both["accuracy_rejected"]).drop_nulls().to_numpy().mean())
     return found
 
 
 def accuracy_by_prompt(traces: Path) -> pl.DataFrame:
-    """Mean accuracy (percent) on each prompt."""
+    """Mean accuracy (percent) of the graded traces of each prompt, null where there is none, and ``ungraded``, their number."""
+    right, graded = pl.col("correct").sum(), pl.col("correct").count().alias("graded")
     counts = [
-        batch.group_by("prompt_id").agg(pl.col("correct").sum(), pl.len())
+        batch.group_by("prompt_id").agg(right, graded, ungraded=pl.col("correct").null_count())
         for batch in read_batches(traces, Traces, ["trace_id", "prompt_id", "correct"])
     ]
-    accuracy = 100 * pl.col("correct").sum() / pl.col("len").sum()
-    return pl.concat(counts).group_by("prompt_id").agg(accuracy.alias("accuracy"))
+    sums = pl.concat(counts).group_by("prompt_id").agg(pl.all().sum())
+    accuracy = pl.when(pl.col("graded") > 0).then(100 * pl.col("correct") / pl.col("graded"))
+    return sums.select("prompt_id", accuracy=accuracy, ungraded="ungraded")
 
 
 def _ratings_by_prompt(traces: Path, ratings: Path) -> pl.DataFrame:

@@ -114,11 +114,13 @@ def tabulate_prediction(
 def _measured(evals: dict[Cell, Path], bases: dict[str, Path], settings: PredictionSettings) -> list[Interval]:
     """The gain of each arm (points)."""
     n_resamples, seed = settings.bootstrap.n_resamples, settings.bootstrap.seed
-    base_scores = {policy: suite_scores([file], settings.suite) for policy, file in bases.items()}
+    policies = list(bases)
+    files = [[evals[cell] for cell in arm.cells] for arm in settings.arms]
+    sides, sizes = suite_scores([*([bases[policy]] for policy in policies), *files], settings.suite, settings.bootstrap.ungraded)
+    untuned = dict(zip(policies, sides, strict=False))
     found = []
-    for arm in settings.arms:
-        base, sizes = base_scores[arm.policy]
-        own, _ = suite_scores([evals[cell] for cell in arm.cells], settings.suite)
+    for arm, own in zip(settings.arms, sides[len(policies) :], strict=True):
+        base = untuned[arm.policy]
         found.append(nested_interval(own, base, item_weights(sizes, n_resamples, seed), seed, sizes))
     return found
 

@@ -40,13 +40,14 @@ class OfArms(Table):
 class WhatIf(OfArms):
     """Every planned arm before training: means over its cells (seeds and draws of traces). Key: the six words.
 
-    ``chosen_tokens`` and ``rejected_tokens`` are completion tokens of a pair, the policy's and cut to ``max_length`` where stored
-    references have them (then ``_truncated``, the shares that are cut, are known of the sides that training reads), else as the
-    generator counted them. ``n_passes``: how often the steps read each pair; ``n_training_tokens``: completion tokens that they
-    read in one cell; ``n_evaluation_tokens``: that one evaluation of the untuned policy wrote. ``negative``: share of pairs with
-    an overall delta below 0; ``identical``: with equal texts. Shares are 0 to 1; deltas are in levels (-4 to 4), generator_delta
-    and gains in points. ``generator_delta_overall``: mean rating of all traces by the arm's judge, chosen generator minus
-    rejected one. Hours and ``cost`` are those of all ``n_seeds`` cells together.
+    ``chosen_tokens`` and ``rejected_tokens`` are completion tokens of a pair, the policy's and cut to ``max_length`` where
+    stored references have them (then ``_truncated``, the shares that are cut, are known of the sides that training reads), else
+    as the generator counted them. ``n_passes``: how often the steps read each pair; ``n_training_tokens``: completion tokens
+    that they read in one cell; ``n_evaluation_tokens``: that one evaluation of the untuned policy wrote. ``negative``: share of
+    pairs with an overall delta below 0; ``identical``: with equal texts; ``chosen_correct`` and ``rejected_correct`` are shares
+    of graded answers. Shares are 0 to 1; deltas are in levels (-4 to 4), generator_delta and gains in points.
+    ``generator_delta_overall``: mean rating of all traces by the arm's judge, chosen generator minus rejected one. Hours and
+    ``cost`` are those of all ``n_seeds`` cells together.
     """
 
     trainer: str
@@ -73,8 +74,8 @@ class WhatIf(OfArms):
     rejected_overall: float
     negative: float = pa.Field(ge=0, le=1)
     identical: float = pa.Field(ge=0, le=1)
-    chosen_correct: float = pa.Field(ge=0, le=1)
-    rejected_correct: float = pa.Field(ge=0, le=1)
+    chosen_correct: float = pa.Field(nullable=True, ge=0, le=1)
+    rejected_correct: float = pa.Field(nullable=True, ge=0, le=1)
     chosen_truncated: float = pa.Field(nullable=True, ge=0, le=1)
     rejected_truncated: float = pa.Field(nullable=True, ge=0, le=1)
     generator_delta: float

@@ -31,7 +31,8 @@ def complete(
     texts), ``complete`` (list of marks, or null: all are whole) and ``correct`` (names of columns with a list of marks each: the
     first that has a mark counts, and a completion without any is for the task to score). ``checkpoint``: the folder of the model
     whose tokenizer counts the tokens, and one for the end. The rest of sampling, run, seed and threads play no part: these were
-    drawn by someone else. Raises GenerateError, DatasetError.
+    drawn by someone else. Raises DatasetError, GenerateError (also for a
+    column that holds no lists of texts or of marks).
     """
     if checkpoint is None:
         raise GenerateError(f"the traces of {settings.repo} need a tokenizer to count their tokens: name one of `models`")
@@ -51,7 +52,7 @@ def complete(
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     results = []
     for request in requests:
-        whole = [one for place in found.get(request.prompt, ()) for one in _whole(split[place], settings)]
+        whole = [one for place in found.get(request.prompt, ()) for one in _whole(split[place], place, settings)]
         drawn = whole[: request.sampling.samples]
         encoded = tokenizer([text for text, _ in drawn], add_special_tokens=False)["input_ids"] if drawn else []
         results.append(
@@ -66,11 +67,24 @@ def complete(
     return results
 
 
-def _whole(row: dict[str, Any], settings: DatasetSettings) -> list[tuple[str, bool | None]]:
-    """(text, mark) of each whole completion of ``row``. A list that is null or too short has no mark."""
-    texts = row[settings.generations] or []
-    complete = [True] * len(texts) if settings.complete is None else (row[settings.complete] or [])
-    marks = [row[column] or [] for column in settings.correct]
+def _whole(row: dict[str, Any], place: int, settings: DatasetSettings) -> list[tuple[str, bool | None]]:
+    """(text, mark) of each whole completion of ``row``, at ``place``. A list that is null or too short has no mark.
+
+    Raises GenerateError where a column holds something else than lists of texts, or of marks that are true, false or null.
+    """
+
+    def entries(column: str, kind: type, what: str) -> list[Any]:
+        found = [] if row[column] is None else row[column]
+        if not isinstance(found, list) or any(entry is not None and not isinstance(entry, kind) for entry in found):
+            where = f"row {place + 1} of {settings.repo}, column {column}"
+            raise GenerateError(
+                f"{where}: expected a list of {what}, found {str(found)[:80]!r}; convert the column, or name another"
+            )
+        return found
+
+    texts = entries(settings.generations, str, "texts")
+    complete = [True] * len(texts) if settings.complete is None else entries(settings.complete, bool, "marks (true or false)")
+    marks = [entries(column, bool, "marks (true or false)") for column in settings.correct]
     return [
         (text, next((mark[place] for mark in marks if place < len(mark) and mark[place] is not None), None))
         for place, text in enumerate(texts)

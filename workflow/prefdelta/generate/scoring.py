@@ -15,14 +15,15 @@ def scored(
     """((problem, number of the sample, completion), columns) of every completion, in order.
 
     ``problems`` are `Prompts`; columns: text, answer, correct, n_tokens, finish_reason. The answer is read from the response,
-    never from the reasoning. ``correct`` is what the source says where it has graded a completion, else the task's score.
+    never from the reasoning. ``correct`` is what the source says where it has graded a completion, else the task's grade, which
+    may be None.
     """
     flat = [
         (problem, number, completion)
         for problem, several in zip(problems.iter_rows(named=True), completions, strict=True)
         for number, completion in enumerate(several)
     ]
-    graded: dict[int, tuple[str | None, bool]] = {}
+    graded: dict[int, tasks.Grade] = {}
     for task in problems["task"].unique(maintain_order=True):
         places = [place for place, (problem, _, _) in enumerate(flat) if problem["task"] == task]
         responses = [flat[place][2].response for place in places]

@@ -68,5 +68,9 @@ def sample_traces(
         raise TracesError(f"generator {generator} gave no trace to any of {len(problems)} prompts: see {log_file}")
     columns = list(Traces.to_schema().columns)
     # Sorted, so that a reader of some prompts finds them together.
-    frame = pl.DataFrame(rows, schema_overrides={"answer": pl.String}).select(columns).sort("prompt_id", "sample")
+    frame = (
+        pl.DataFrame(rows, schema_overrides={"answer": pl.String, "correct": pl.Boolean})
+        .select(columns)
+        .sort("prompt_id", "sample")
+    )
     write_table(frame, Traces, traces)

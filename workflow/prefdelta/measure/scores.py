@@ -8,8 +8,13 @@ import numpy as np
 import polars as pl
 
 from prefdelta.measure.intervals import Array, Interval
+from prefdelta.run.errors import PrefdeltaError
 from prefdelta.tables.io import read_table
 from prefdelta.tables.stages import Predictions
+
+
+class ScoresError(PrefdeltaError):
+    """Predictions have too many answers that could not be graded; the message names the file, the share and the gate."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,8 @@ class Scores:
     """Item scores (points) of a suite, or of one of its tasks (``task`` is not None), in a fixed order of items.
 
     In a suite's scores the items of each task are weighted so that their plain mean is the mean over tasks: AIME's 30 problems
-    count as much as GSM8K's 1,319. ``sizes`` are the numbers of items by task.
+    count as much as GSM8K's 1,319. ``sizes`` are the numbers of items by task; ``n_ungraded`` that of answers to all items which
+    could not be graded.
     """
 
     suite: str
@@ -26,28 +32,53 @@ class Scores:
     item_ids: tuple[str, ...]
     sizes: tuple[int, ...]
     values: Array
+    n_ungraded: int
 
     @property
     def key(self) -> tuple[str, str | None, str]:
         return self.suite, self.task, self.decoding
 
 
-def item_scores(predictions: Path) -> list[Scores]:
-    """The scores of every suite, and of each task of those that have several; an item's is its mean over samples."""
-    frame = read_table(predictions, Predictions)
+def item_scores(files: Sequence[Path], most_ungraded: float) -> list[list[Scores]]:
+    """Of each of ``files`` (`Predictions`) the scores of every suite, and of each task of those that have several.
+
+    An item's score is the mean over its samples that are graded. An item of which none is graded in one of the files is left out
+    of all: they are compared item by item. Raises ScoresError where more than the share ``most_ungraded`` of a file is ungraded.
+    """
     keys = ["suite", "decoding", "task", "item_id"]
-    means = frame.group_by(keys).agg(score=100 * pl.col("correct").mean()).sort(keys)
+    means = []
+    for file in files:
+        frame = read_table(file, Predictions)
+        if (share := frame["correct"].null_count() / max(len(frame), 1)) > most_ungraded:
+            raise ScoresError(
+                f"{share:.1%} of the answers in {file} could not be graded, above gates.ungraded {most_ungraded}: see its rows "
+                "without `correct`, and the log of the job that made it"
+            )
+        score, ungraded = 100 * pl.col("correct").mean(), pl.col("correct").null_count()
+        means.append(frame.group_by(keys).agg(score=score, ungraded=ungraded).sort(keys))
+    unknown = pl.concat(table.filter(pl.col("score").is_null()).select(keys) for table in means)
+    return [_scores(table, unknown) for table in means]
+
+
+def _scores(means: pl.DataFrame, unknown: pl.DataFrame) -> list[Scores]:
+    """The scores of one file, whose items have ``means``, without the ``unknown`` items."""
     found = []
-    for (suite, decoding), part in means.partition_by("suite", "decoding", as_dict=True, maintain_order=True).items():
+    ungraded = {
+        key: table["ungraded"].sum() for key, table in means.partition_by("suite", "decoding", "task", as_dict=True).items()
+    }
+    known = means.join(unknown, on=unknown.columns, how="anti", maintain_order="left")
+    for (suite, decoding), part in known.partition_by("suite", "decoding", as_dict=True, maintain_order=True).items():
         by_task = part.partition_by("task", maintain_order=True)
         sizes = tuple(len(rows) for rows in by_task)
         weighted = [rows["score"].to_numpy() * (len(part) / len(sizes) / len(rows)) for rows in by_task]
-        found.append(Scores(str(suite), None, str(decoding), tuple(part["item_id"]), sizes, np.concatenate(weighted)))
+        of_tasks = [int(number) for (where, how, _), number in ungraded.items() if (where, how) == (suite, decoding)]
+        items = tuple(part["item_id"])
+        found.append(Scores(str(suite), None, str(decoding), items, sizes, np.concatenate(weighted), sum(of_tasks)))
         if len(by_task) > 1:
-            found += [
-                Scores(str(suite), rows["task"][0], str(decoding), tuple(rows["item_id"]), (len(rows),), rows["score"].to_numpy())
-                for rows in by_task
-            ]
+            for rows in by_task:
+                task, values = rows["task"][0], rows["score"].to_numpy()
+                number = int(ungraded[suite, decoding, task])
+                found.append(Scores(str(suite), task, str(decoding), tuple(rows["item_id"]), (len(rows),), values, number))
     return found
 
 
@@ -60,10 +91,16 @@ def stack(evals: Sequence[Sequence[Scores]], place: int) -> Array:
     return np.stack([scores[place].values for scores in evals])
 
 
-def suite_scores(files: Sequence[Path], suite: str) -> tuple[Array, tuple[int, ...]]:
-    """(n_seeds, n_items) sampled scores of ``suite``, a file each, and the numbers of items by task."""
-    evals = [[scores for scores in item_scores(file) if scores.key == (suite, None, "sampled")] for file in files]
-    return stack(evals, 0), evals[0][0].sizes
+def suite_scores(sides: Sequence[Sequence[Path]], suite: str, most_ungraded: float) -> tuple[list[Array], tuple[int, ...]]:
+    """(n_seeds, n_items) sampled scores of ``suite`` for each of ``sides``, which have a file for each seed, and the numbers of
+    items by task. Raises ScoresError, as `item_scores`, on whose items they are."""
+    files = list(dict.fromkeys(file for side in sides for file in side))
+    found = dict(zip(files, item_scores(files, most_ungraded), strict=True))
+    wanted = {file: [scores for scores in several if scores.key == (suite, None, "sampled")] for file, several in found.items()}
+    for file, scores in wanted.items():
+        if not scores:
+            raise ScoresError(f"{file} has no graded answer to any item of suite {suite}")
+    return [stack([wanted[file] for file in side], 0) for side in sides], wanted[files[0]][0].sizes
 
 
 def clipped(interval: Interval, lowest: float) -> dict[str, float]:

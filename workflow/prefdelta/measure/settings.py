@@ -3,14 +3,16 @@
 from dataclasses import fields
 
 from prefdelta.study.lattice import Arm, Cell
+from prefdelta.study.recipe import Gates
 from prefdelta.study.strict import Strict
 
 
 class Bootstrap(Strict):
-    """How intervals are made: ``n_resamples`` from ``seed``."""
+    """How intervals are made: ``n_resamples`` from ``seed``, where no more than a share of answers is ``ungraded``."""
 
     n_resamples: int
     seed: int
+    ungraded: float = Gates().ungraded
 
 
 class ArmSettings(Strict):

@@ -57,8 +57,10 @@ def candidates(pairs: pl.LazyFrame, selection: Selection, seed: int) -> pl.LazyF
     """Of whole prompts' ``pairs`` (columns of `tables.Pairs`) those that `select` may take, with what it goes by.
 
     That is ``_by`` and then ``_order``, from the least, within each ``_stratum``. A matched control, itself random, also has
-    ``_top_by`` and ``_top_order`` of the top pairs that it is matched with.
+    ``_top_by`` and ``_top_order`` of the top pairs that it is matched with. What goes by correctness takes graded answers only.
     """
+    if selection.kind in (*STRATA, "matched") or selection.within in ("correctness", "both_correct"):
+        pairs = pairs.drop_nulls(["chosen_correct", "rejected_correct"])
     order = _shuffled("pair_id", seed, f"{selection.kind}{selection.within or ''}{selection.draw}")
     columns = {"_by": pl.lit(0.0), "_order": order, "_stratum": _stratum(selection)}
     match selection.kind:

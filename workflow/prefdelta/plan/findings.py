@@ -28,7 +28,7 @@ from prefdelta.study.study import Study
 
 
 def bootstrap(study: Study) -> Bootstrap:
-    return Bootstrap(n_resamples=study.bootstrap, seed=study.seed)
+    return Bootstrap(n_resamples=study.bootstrap, seed=study.seed, ungraded=study.gates.ungraded)
 
 
 def table(study: Study, name: str) -> str:

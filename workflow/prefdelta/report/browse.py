@@ -27,7 +27,8 @@ Each cell of a criterion shows delta, and below it chosen - rejected mean rating
 {% for p in pairs %}<tr data-deltas="{% for c in criteria %}{{ p['delta_' + c] }} {% endfor %}">
 <td class="trace">{{ p.prompt }}</td>
 {% for side in ('chosen', 'rejected') %}<td class="trace">{{ p[side] }}
-<small class="{{ 'right' if p[side + '_correct'] else 'wrong' }}">{{ 'correct' if p[side + '_correct'] else 'wrong' }}</small>
+{% set grade = {true: 'correct', false: 'wrong', none: 'ungraded'}[p[side + '_correct']] %}
+<small class="{{ 'right' if grade == 'correct' else 'wrong' }}">{{ grade }}</small>
 <small>{{ p[side + '_tokens'] }} tokens</small></td>{% endfor %}
 {% for c in criteria %}<td class="number">{{ '%+.1f' % p['delta_' + c] }}<br>
 <small>{{ '%.1f' % p['chosen_' + c] }} - {{ '%.1f' % p['rejected_' + c] }}</small></td>{% endfor %}</tr>

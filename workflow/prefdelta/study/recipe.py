@@ -1,4 +1,4 @@
-"""Section `methods`: training recipes; and `gates`: when a training must not start."""
+"""Section `methods`: training recipes; and `gates`: when a training must not start, or a table not be made."""
 
 import math
 from typing import Literal
@@ -10,7 +10,10 @@ from prefdelta.study.strict import Count, Share, Strict
 
 
 class Gates(Strict):
-    """Shares at which a training does not start, with a message that says where to look. They hold for every cell."""
+    """Shares at which a training does not start, with a message that says where to look. They hold for every cell.
+
+    Of an evaluation with more than the share `ungraded` no table is made, either.
+    """
 
     # Traces without a rating are left out of pairs, and what a judge can't rate is no random part of them: 10 % can move a mean
     # delta by more than the differences between arms.
@@ -20,6 +23,8 @@ class Gates(Strict):
     identical_pairs: Share = Field(default=0.8, description="more pairs have equal texts on both sides")
     # A trace that is cut has neither answer nor end, and the long ones are the hard ones or the loops: then length is the delta.
     truncated: Share = Field(default=0.2, description="more of a side's traces are cut by a recipe's max_length")
+    # What can't be graded is left out, and it is no random part: long expressions. 1 % moves an accuracy by one point at most.
+    ungraded: Share = Field(default=0.01, description="more answers of a side, or of an evaluation, could not be graded")
 
 
 class Lora(Strict):

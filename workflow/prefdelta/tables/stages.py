@@ -38,7 +38,8 @@ class Dropped(Table):
 class Traces(Table):
     """One row for each completion by a generator. Key: trace_id.
 
-    ``text`` is the whole completion, ``reasoning`` and ``response`` its parts; ``answer`` is null where none could be extracted.
+    ``text`` is the whole completion, ``reasoning`` and ``response`` its parts; ``answer`` is null where none could be extracted,
+    ``correct`` where the answer could not be graded within the limits of `tasks`: it may be right or wrong.
     """
 
     trace_id: str = pa.Field(unique=True)
@@ -50,7 +51,7 @@ class Traces(Table):
     reasoning: str
     response: str
     answer: str = pa.Field(nullable=True)
-    correct: bool
+    correct: bool = pa.Field(nullable=True)
     n_tokens: int = pa.Field(ge=0)
     finish_reason: str = pa.Field(isin=["stop", "length"])
 
@@ -86,7 +87,7 @@ class References(Table):
 
 
 class Predictions(Table):
-    """One row for each answer to an evaluation item. Key: item_id, decoding, sample."""
+    """One row for each answer to an evaluation item. Key: item_id, decoding, sample. ``correct``: as of `Traces`."""
 
     item_id: str
     suite: str
@@ -95,7 +96,7 @@ class Predictions(Table):
     sample: int = pa.Field(ge=0)
     text: str
     answer: str = pa.Field(nullable=True)
-    correct: bool
+    correct: bool = pa.Field(nullable=True)
     n_tokens: int = pa.Field(ge=0)
     finish_reason: str = pa.Field(isin=["stop", "length"])
 
@@ -112,7 +113,10 @@ def _delta() -> Any:
 
 
 class Pairs(Table):
-    """One row for each preference pair: both traces, mean ratings of both sides and deltas (chosen minus rejected)."""
+    """One row for each preference pair: both traces, mean ratings of both sides and deltas (chosen minus rejected).
+
+    ``chosen_correct`` and ``rejected_correct``: as of `Traces`.
+    """
 
     pair_id: str = pa.Field(unique=True)
     prompt_id: str
@@ -124,8 +128,8 @@ class Pairs(Table):
     rejected_trace_id: str
     chosen: str
     rejected: str
-    chosen_correct: bool
-    rejected_correct: bool
+    chosen_correct: bool = pa.Field(nullable=True)
+    rejected_correct: bool = pa.Field(nullable=True)
     chosen_tokens: int = pa.Field(ge=0)
     rejected_tokens: int = pa.Field(ge=0)
     chosen_factuality: float = _rating()

@@ -20,6 +20,11 @@ class TaskError(PrefdeltaError):
     """A task or its data are not what is expected; the message names it."""
 
 
+# (answer, correct) of a response: the final answer as it is stated, None where there is none, which is wrong. ``correct`` is None
+# where the grade could not be reached within limits of processor time: nobody knows whether the answer is right.
+Grade = tuple[str | None, bool | None]
+
+
 class Task(Protocol):
     """What every module of this package calls ``Task`` and builds as ``Task(name)``."""
 
@@ -29,8 +34,8 @@ class Task(Protocol):
     def render(self, row: dict[str, Any]) -> tuple[str, str]:
         """The prompt (a user message) and the reference that `grade` needs: a string, JSON where it has parts."""
 
-    def grade(self, responses: Sequence[str], references: Sequence[str], threads: int) -> list[tuple[str | None, bool]]:
-        """(answer, correct) of each response: the final answer as it is stated, None where there is none, which is wrong."""
+    def grade(self, responses: Sequence[str], references: Sequence[str], threads: int) -> list[Grade]:
+        """The grade of each response."""
 
 
 class Single(Protocol):
@@ -39,8 +44,8 @@ class Single(Protocol):
     def extract(self, response: str) -> str | None:
         """The final answer as ``response`` states it, None where it states none."""
 
-    def score(self, answer: str | None, reference: str) -> bool:
-        """Whether ``answer`` is right. None is wrong."""
+    def score(self, answer: str | None, reference: str) -> bool | None:
+        """Whether ``answer`` is right, None where that is unknown. No answer is wrong."""
 
 
 def module_name(name: str) -> str:
@@ -101,17 +106,18 @@ def problems(name: str, source: CorpusSource) -> tuple[list[dict[str, str]], lis
     return corpus.filtered(corpus.load(source), source)
 
 
-def score_all(name: str, responses: Sequence[str], references: Sequence[str], threads: int) -> list[tuple[str | None, bool]]:
-    """(answer, correct) of each response to the task ``name``. Only code tasks use more than one of ``threads``.
+def score_all(name: str, responses: Sequence[str], references: Sequence[str], threads: int) -> list[Grade]:
+    """The grade of each response to the task ``name``, in as many as ``threads``, on which no grade depends.
 
-    Must run in the main thread: math-verify limits time by a signal.
+    Must run in the main thread, which sees to it that processes end.
     """
-    return find(name).grade(responses, references, threads)
+    grades = find(name).grade(responses, references, threads)
+    if ungraded := sum(correct is None for _, correct in grades):
+        log.warning("%s: %d of %d answers are ungraded", name, ungraded, len(grades))
+    return grades
 
 
-def grade_each(
-    task: Single, responses: Sequence[str], references: Sequence[str], threads: int = 1
-) -> list[tuple[str | None, bool]]:
+def grade_each(task: Single, responses: Sequence[str], references: Sequence[str], threads: int = 1) -> list[Grade]:
     """`Task.grade` by ``task``'s extract and score; with more than one of ``threads``, in as many."""
     answers = [task.extract(response) for response in responses]
     if threads > 1:

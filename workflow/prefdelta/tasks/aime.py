@@ -14,7 +14,7 @@ class Task(MathTask):
     def load(self, source: BenchmarkSource) -> list[dict[str, Any]]:
         """The rows of ``source``, with its columns renamed to ``problem`` and ``answer``. Raises DatasetError."""
         names = {"problem": "problem", "answer": "answer"} | (source.columns or {})
-        rows = load_rows(source, names.values())
+        rows = load_rows(source, names.values(), names.values())
         return [{"problem": row[names["problem"]], "answer": row[names["answer"]]} for row in rows]
 
     def render(self, row: dict[str, Any]) -> tuple[str, str]:

@@ -1,21 +1,27 @@
 """What benchmarks share: the instruction, the boxed answer, and scoring of mathematics by math-verify."""
 
 import functools
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
 from prefdelta.data.dataset import load_rows
 from prefdelta.study.sources import BenchmarkSource
-from prefdelta.tasks import TaskError, grade_each
+from prefdelta.tasks import Grade, TaskError, workers
+from prefdelta.tasks.latex import last_boxed, option, spelled, words
 
 # The wording is ours, after what the cards of DeepSeek-R1 and Qwen recommend for mathematics.
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
+_MARKED = re.compile(r"^#{4}\s*(\S.*?)\s*$", re.MULTILINE)  # as in the solutions of GSM8K
+_DECIMAL = re.compile(r"-?(?:\d+(?:\.\d*)?|\.\d+)")
+_IN_BASE = re.compile(r"-?[\dA-Fa-f]+_(?:\{\d+\}|\d)")
+_INTEGER = re.compile(r"-?\d{1,1000}")
 TAIL = 500  # characters: where an answer without a box is looked for
 # Only what is announced as the answer: else any number of an unfinished text would be one.
-_STATED = [LatexExtractionConfig(try_extract_without_anchor=False), ExprExtractionConfig(try_extract_without_anchor=False)]
+_ANNOUNCED = [LatexExtractionConfig(try_extract_without_anchor=False), ExprExtractionConfig(try_extract_without_anchor=False)]
 
 
 def ask(problem: str, instruction: str = INSTRUCTION) -> str:
@@ -34,37 +40,15 @@ def integer(name: str, value: Any) -> str:
     return str(int(number))
 
 
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last ``\boxed{...}`` whose braces balance and that is not empty, else None. ``\{`` is no brace."""
-    start = len(text)
-    while (start := text.rfind("\\boxed", 0, start)) >= 0:
-        opening = start + len("\\boxed")
-        while text[opening : opening + 1].isspace():
-            opening += 1
-        if (content := _braced(text, opening)) and content.strip():
-            return content.strip()
-    return None
-
-
-def _braced(text: str, opening: int) -> str | None:
-    if text[opening : opening + 1] != "{":
-        return None
-    depth, place = 0, opening
-    while place < len(text):
-        if text[place] == "\\":
-            place += 1  # the next character is escaped
-        elif text[place] in "{}":
-            depth += 1 if text[place] == "{" else -1
-            if depth == 0:
-                return text[opening + 1 : place]
-        place += 1
-    return None
-
-
 @functools.lru_cache(maxsize=4096)
 def parsed(answer: str) -> tuple[Any, ...]:
-    """What math-verify reads in ``answer``: a sympy expression and its text, or the text alone, or nothing. At most 5 s."""
-    return tuple(parse(f"\\boxed{{{answer}}}", [LatexExtractionConfig()]))
+    """What math-verify reads in ``answer``: a sympy expression and its text, or the text alone, or nothing. It may never end."""
+    return tuple(parse(f"\\boxed{{{answer}}}", [LatexExtractionConfig()], parsing_timeout=None))
+
+
+def equal(answer: str, reference: str) -> bool:
+    """Whether two answers are the same by math-verify, whose rules for units, sets and rounding hold. It may never end."""
+    return bool(verify(list(parsed(reference)), list(parsed(answer)), timeout_seconds=None))
 
 
 class MathTask:
@@ -75,32 +59,82 @@ class MathTask:
 
     def load(self, source: BenchmarkSource) -> list[dict[str, Any]]:
         """The rows of ``source``. Raises DatasetError."""
-        return load_rows(source, ["problem", "answer"])
+        return load_rows(source, ["problem", "answer"], ["problem", "answer"])
 
     def render(self, row: dict[str, Any]) -> tuple[str, str]:
         """The problem with the instruction, and the answer."""
         return ask(row["problem"]), str(row["answer"])
 
     def extract(self, response: str) -> str | None:
-        """The last boxed answer, else what math-verify finds announced as the answer at the end, else None."""
-        if (boxed := last_boxed(response)) is not None:
-            return boxed
-        found = parse(response[-TAIL:], _STATED)
-        return str(found[-1]).strip() or None if found else None
+        """The last boxed answer, else what follows ``####``, else what math-verify finds announced as the answer at the end, else
+        None. The last of these may take long."""
+        answer = _marked(response)
+        if answer is not None or not _announces(response):
+            return answer
+        found = parse(response[-TAIL:], _ANNOUNCED, parsing_timeout=None)
+        return str(found[-1]).strip().strip("*").strip() or None if found else None
+
+    def plainly(self, answer: str, reference: str) -> bool | None:
+        """Whether ``answer`` is right where that is plain to see, as of equal texts, integers, words and options; else None."""
+        ours, theirs = spelled(answer), spelled(reference)
+        if ours == theirs:
+            return True
+        if _INTEGER.fullmatch(ours) and _INTEGER.fullmatch(theirs):
+            return int(ours) == int(theirs)
+        if (letter := option(reference)) and letter == option(answer):
+            return True
+        numbers = [re.sub(r"\s*\\?%$", "", text) for text in (ours, theirs)]
+        if _DECIMAL.fullmatch(numbers[0]) and numbers[0] == numbers[1]:
+            return True  # 50 % and 50; that it is also 0.5 is for math-verify to say
+        if _IN_BASE.fullmatch(ours) and _IN_BASE.fullmatch(theirs):
+            return False  # math-verify would take no notice of the bases
+        if (":" in ours) != (":" in theirs):
+            return False  # math-verify would divide
+        ours_in_words, theirs_in_words = words(answer), words(reference)
+        return ours_in_words == theirs_in_words if ours_in_words and theirs_in_words else None
 
     def score(self, answer: str | None, reference: str) -> bool:
-        """Whether ``answer`` equals ``reference``, as texts or by math-verify (5 s at most), whose rules for units, sets and
-        rounding hold. Must run in the main thread."""
+        """Whether ``answer`` equals ``reference``. None is wrong. It may never end: see `workers`."""
         if answer is None:
             return False
-        if _bare(answer) == _bare(reference):
-            return True
-        return bool(verify(list(parsed(_bare(reference))), list(parsed(_bare(answer)))))
+        plain = self.plainly(answer, reference)
+        return equal(spelled(answer), spelled(reference)) if plain is None else plain
 
-    def grade(self, responses: Sequence[str], references: Sequence[str], threads: int) -> list[tuple[str | None, bool]]:
-        """One by one, in the main thread."""
-        return grade_each(self, responses, references)
+    def graded(self, response: str, reference: str) -> Iterator[str | bool | None]:
+        """Yields the answer and whether it is right."""
+        answer = self.extract(response)
+        yield answer
+        yield self.score(answer, reference)
+
+    def grade(self, responses: Sequence[str], references: Sequence[str], threads: int) -> list[Grade]:
+        """In `workers`, but for what is plain to see."""
+        grades: list[Grade | None] = []
+        for response, reference in zip(responses, references, strict=True):
+            answer = _marked(response)
+            if answer is None:
+                grades.append(None if _announces(response) else (None, False))
+            else:
+                plain = self.plainly(answer, reference)
+                grades.append(None if plain is None else (answer, plain))
+        left = [place for place, grade in enumerate(grades) if grade is None]
+        asked = [(responses[place], references[place]) for place in left]
+        found = dict(zip(left, workers.work(self.name, "graded", asked, threads), strict=True))
+        return [grade or _padded(found[place]) for place, grade in enumerate(grades)]
 
 
-def _bare(answer: str) -> str:
-    return answer.strip().rstrip(".").strip()
+def _marked(response: str) -> str | None:
+    """The last boxed answer, else what follows the last ``####``."""
+    if (boxed := last_boxed(response)) is not None:
+        return boxed
+    marked = _MARKED.findall(response)
+    return str(marked[-1]) if marked else None
+
+
+def _announces(response: str) -> bool:
+    """Whether math-verify can find an answer that is announced: its patterns all begin with that word."""
+    return "answer" in response[-TAIL:].lower()
+
+
+def _padded(yielded: list[Any]) -> Grade:
+    answer, correct = (*yielded, None, None)[:2]
+    return answer, correct

@@ -11,7 +11,7 @@ from prefdelta.tasks.common import MathTask, ask
 class Task(MathTask):
     def load(self, source: BenchmarkSource) -> list[dict[str, Any]]:
         """The rows of ``source``. Raises DatasetError."""
-        return load_rows(source, ["question", "answer"])
+        return load_rows(source, ["question", "answer"], ["question", "answer"])
 
     def render(self, row: dict[str, Any]) -> tuple[str, str]:
         """The reference is the number after ``####``, without thousands separators. Raises TaskError where there is none."""

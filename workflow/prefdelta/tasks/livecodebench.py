@@ -19,9 +19,10 @@ from typing import Any
 from prefdelta.data import sandbox
 from prefdelta.data.dataset import DatasetError, load_rows
 from prefdelta.study.sources import BenchmarkSource
-from prefdelta.tasks import grade_each
+from prefdelta.tasks import Grade, grade_each
 
 SECONDS = 6  # for each test, as in lcb_runner (there by the clock, here of CPU time)
+WALL_TO_CPU = (2, 20)  # what the clock allows, and what it allows when a test is tried again, in multiples of that
 MEMORY_MB = 4096
 
 COLUMNS = (
@@ -98,7 +99,11 @@ class Task:
         """The problems whose contest lies between ``since`` and ``until``. Raises DatasetError."""
         first = date.fromisoformat(source.since) if source.since else date.min
         last = date.fromisoformat(source.until) if source.until else date.max
-        return [row for row in load_rows(source, COLUMNS) if first <= _day(row) <= last]
+        return [
+            row
+            for row in load_rows(source, COLUMNS, ["question_content", "contest_date", "public_test_cases"])
+            if first <= _day(row) <= last
+        ]
 
     def render(self, row: Mapping[str, Any]) -> tuple[str, str]:
         """The prompt, and JSON with ``func_name`` (null where the program reads stdin) and ``tests`` (compressed).
@@ -135,8 +140,11 @@ class Task:
                     opened = number
         return last if last and last.strip() else None
 
-    def score(self, answer: str | None, reference: str) -> bool:
-        """Whether the program ``answer`` passes every test, each in a sandbox of its own. Raises sandbox.SandboxError."""
+    def score(self, answer: str | None, reference: str) -> bool | None:
+        """Whether the program ``answer`` passes every test, each in a sandbox of its own. Raises sandbox.SandboxError.
+
+        A test that the clock stopped is tried again with more time by the clock; None where that was not enough, either.
+        """
         if answer is None:
             return False
         problem = json.loads(reference)
@@ -145,14 +153,24 @@ class Task:
         program = form.format(prelude=_PRELUDE, code=answer, name=problem["func_name"])
         same = _same_value if problem["func_name"] else _same_lines
         for given, expected in tests:
-            outcome = sandbox.run(
-                program, given, seconds=SECONDS, memory_mb=MEMORY_MB, output_bytes=2 * len(expected.encode()) + 2**20
-            )
+            for wall_to_cpu in WALL_TO_CPU:
+                outcome = sandbox.run(
+                    program,
+                    given,
+                    seconds=SECONDS,
+                    memory_mb=MEMORY_MB,
+                    output_bytes=2 * len(expected.encode()) + 2**20,
+                    wall_to_cpu=wall_to_cpu,
+                )
+                if not outcome.stopped_by_clock:
+                    break
+            else:
+                return None
             if not outcome.ok or not same(outcome.stdout, expected):
                 return False
         return True
 
-    def grade(self, responses: Sequence[str], references: Sequence[str], threads: int) -> list[tuple[str | None, bool]]:
+    def grade(self, responses: Sequence[str], references: Sequence[str], threads: int) -> list[Grade]:
         """In ``threads`` threads, since programs run in processes of their own."""
         return grade_each(self, responses, references, threads)
 

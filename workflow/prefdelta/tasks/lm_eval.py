@@ -8,12 +8,16 @@ The data come from the source's ``repo``, ``revision``, ``config`` (default: the
 instead of lm-eval's own; ``filter`` and ``metric``, which must be named where the task has several.
 """
 
+import contextlib
 import json
 import logging
+import math
 import random
 import re
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import datasets
@@ -26,14 +30,42 @@ from lm_eval.tasks._index import Entry, Kind
 
 from prefdelta.data.dataset import DatasetError, load_split
 from prefdelta.study.sources import BenchmarkSource
-from prefdelta.tasks import TaskError
+from prefdelta.tasks import Grade, TaskError
 
 OWN = Path(lm_eval.tasks.__file__).parent
 NOT_FOUND = "[invalid]"  # what lm-eval's filters give by default
+LIMITS = (1, 6)  # times a metric's own limit, and what it is when it is tried again
 SEEDS = {"random": 0, "fewshot": 1234}  # lm-eval's defaults
 
 # It warns each time that a task is built on other data than its own, which is what happens here.
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _processor_time(factor: int) -> Iterator[list[float]]:
+    """Within it a limit that is set by ``signal.alarm`` is ``factor`` times as long, and of processor time: else a grade would
+    depend on how busy the machine is. Yields the limits that were reached."""
+    passed: list[float] = []
+    limits: list[float] = []
+
+    def alarm(seconds: float) -> int:
+        limits.append(factor * seconds)
+        return math.ceil(signal.setitimer(signal.ITIMER_PROF, factor * seconds)[0])
+
+    def reached(_: int, frame: FrameType | None) -> None:
+        passed.append(limits[-1])
+        handler = signal.getsignal(signal.SIGALRM)
+        if callable(handler):
+            handler(signal.SIGALRM, frame)
+
+    before, signal.alarm = signal.alarm, alarm
+    handler = signal.signal(signal.SIGPROF, reached)
+    try:
+        yield passed
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, handler)
+        signal.alarm = before
 
 
 class _Splits(dict[str, datasets.Dataset]):
@@ -98,10 +130,12 @@ class Task:
         """The context and what grading needs."""
         return row["prompt"], row["reference"]
 
-    def grade(self, responses: Sequence[str], references: Sequence[str], threads: int) -> list[tuple[str | None, bool]]:
+    def grade(self, responses: Sequence[str], references: Sequence[str], threads: int) -> list[Grade]:
         """The task's filter and metric for each response up to the first stop sequence, None where the filter finds nothing.
 
-        The references must be those of one `load`. Raises TaskError where the metric is neither 0 nor 1.
+        A metric's own limits (those that compare mathematics have some) count processor time. Where one is reached, also when
+        it is tried again with more, ``correct`` is None. Not limited is what Python signals do not interrupt. The references
+        must be those of one `load`. Raises TaskError where the metric is neither 0 nor 1.
         """
         parts = [json.loads(reference) for reference in references]
         first = parts[0]
@@ -115,14 +149,18 @@ class Task:
         ]
         # All at once: some filters take long to start.
         next(ensemble for ensemble in task._filters if ensemble.name == first["filter"]).apply(instances)
-        grades: list[tuple[str | None, bool]] = []
+        grades: list[Grade] = []
         for instance in instances:
             found = instance.filtered_resps[first["filter"]]
-            value = task.process_results(instance.doc, [found])[first["metric"]]
+            for factor in LIMITS:
+                with _processor_time(factor) as passed:
+                    value = task.process_results(instance.doc, [found])[first["metric"]]
+                if not passed:
+                    break
             if not isinstance(value, int | float) or value not in (0, 1):
                 raise TaskError(f"{self.name}: the metric '{first['metric']}' gives {value!r} for an item; it must be 0 or 1")
             answer = found if isinstance(found, str) else json.dumps(found)
-            grades.append((None if answer.strip() in ("", NOT_FOUND) else answer, value == 1))
+            grades.append((None if answer.strip() in ("", NOT_FOUND) else answer, None if passed else value == 1))
         return grades
 
     def _choose(self, what: str, names: list[str], given: str | None) -> str:

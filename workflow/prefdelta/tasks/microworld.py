@@ -5,7 +5,7 @@ from typing import Any
 
 from prefdelta.microworld.problems import final_answer
 from prefdelta.study.sources import BenchmarkSource
-from prefdelta.tasks import TaskError, grade_each
+from prefdelta.tasks import Grade, TaskError, grade_each
 
 
 class Task:
@@ -28,6 +28,6 @@ class Task:
         """Whether it is the same digit."""
         return answer == reference
 
-    def grade(self, responses: Sequence[str], references: Sequence[str], threads: int) -> list[tuple[str | None, bool]]:
+    def grade(self, responses: Sequence[str], references: Sequence[str], threads: int) -> list[Grade]:
         """One by one, in the main thread."""
         return grade_each(self, responses, references)

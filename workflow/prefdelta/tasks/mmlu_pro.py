@@ -9,15 +9,34 @@ from typing import Any
 
 from prefdelta.data.dataset import load_rows
 from prefdelta.study.sources import BenchmarkSource
-from prefdelta.tasks import TaskError, grade_each
-from prefdelta.tasks.common import ask, last_boxed
+from prefdelta.tasks import Grade, TaskError, grade_each
+from prefdelta.tasks.common import ask
+from prefdelta.tasks.latex import last_boxed, unwrapped
 
 LETTERS = "ABCDEFGHIJ"
 INSTRUCTION = "Please reason step by step, and put the letter of the correct option within \\boxed{}."
 
-_BOXED = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\s*)*\(?\s*([A-J])(?![A-Za-z0-9]|\s*(?:,|and|or|&)\s*\(?[A-J]\b)")
-# The authors' two patterns (compute_accuracy.py), of which the last match counts.
-_STATED = re.compile(r"answer is:?\s*\**\(?([A-J])\b|[aA]nswer:\s*\**\(?([A-J])\b")
+_LEAD = re.compile(
+    r"(?:(?:the|my|correct|right|best|final|answer|option|choice)\s+|(?:answer|option|choice)\s*(?:is|:)\s*|is\s+)+", re.I
+)
+_SEVERAL = re.compile(r"\(?[A-J]\)?\s*(?:,|/|&|\bx?or\b|\band\b)\s*(?:option\s+|choice\s+)?\(?[A-J]\b")
+# A letter by itself; or before its option's text, where a mark shows that it is no word.
+_CHOICE = re.compile(
+    r"[\[({]?\s*([A-Ja-j])\s*[\])}.:]?|\(\s*([A-Ja-j])\s*\)\W*\s.*|([A-J])\s*(?:[.):]|\s[-\u2013\u2014]|\s*\().*", re.DOTALL
+)
+# What announces an answer: here the letter must be the last word of its clause. The last such statement counts.
+_ANNOUNCED = re.compile(
+    r"\b(?:answer|(?:correct|right|best|final)\s+(?:option|choice))\b(?:\s+(?:option|choice))?[*_\s]*(?:is\b|:|\n)[\s:*_]*"
+    r"(?:(?:the\s+)?(?:option|choice|letter)\b[\s:*_]*)?"
+    r"(?P<open>[(\[{\"'`]?)\s*(?P<letter>[A-J])\s*(?P<close>[)\]}\"'`]?)[*_]*"
+    r"(?:(?=[.:,;!?](?:\s|\*|$)|\s*$|\s*\n|\s*[(\u2013\u2014]|\s+-\s|\s+(?:because|since|as|for|which|with)\b)|(?<=[)\]}]))",
+    re.IGNORECASE,
+)
+
+
+def _is_choice(found: re.Match[str]) -> bool:
+    """A small letter without brackets is one only at the end of its line."""
+    return found["letter"].isupper() or bool(found["close"]) or not found.string[found.end() :].strip(" .*").partition("\n")[0]
 
 
 class Task:
@@ -26,7 +45,7 @@ class Task:
 
     def load(self, source: BenchmarkSource) -> list[dict[str, Any]]:
         """The rows of ``source``. Raises DatasetError."""
-        return load_rows(source, ["question", "options", "answer"])
+        return load_rows(source, ["question", "options", "answer"], ["question", "options", "answer"])
 
     def render(self, row: dict[str, Any]) -> tuple[str, str]:
         """The question with its lettered options; the reference is a letter. Raises TaskError where it names no option."""
@@ -37,18 +56,25 @@ class Task:
         return ask("\n".join(lines), INSTRUCTION), row["answer"]
 
     def extract(self, response: str) -> str | None:
-        r"""The letter at the start of the last box, as in ``\boxed{C}``, ``\boxed{\text{(C)}}`` or ``\boxed{C. Four}``; without a
-        box that of the last "answer is (C)" or "Answer: C"; else None."""
+        r"""The letter of the last box, by itself or before its option's text, as in ``\boxed{C}``, ``\boxed{\text{(c)}}`` or
+        ``\boxed{C. Four}``; without a box that of the last "answer is (C)" or "Answer: C"; else None.
+
+        A word is no letter: neither "A lot of energy" nor "The answer is I think B" chooses an option.
+        """
         if (boxed := last_boxed(response)) is not None:
-            found = _BOXED.match(boxed)
-            return found[1] if found else None
-        stated = [first or second for first, second in _STATED.findall(response)]
-        return stated[-1] if stated else None
+            text = _LEAD.sub("", unwrapped(boxed), count=1).strip()
+            found = None if _SEVERAL.match(text) else _CHOICE.fullmatch(text)
+            return next(filter(None, found.groups())).upper() if found else None
+        text = "\n".join(unwrapped(line) for line in response.splitlines())
+        stated = [
+            found for found in _ANNOUNCED.finditer(text) if _is_choice(found) and not _SEVERAL.match(text, found.start("letter"))
+        ]
+        return stated[-1]["letter"].upper() if stated else None
 
     def score(self, answer: str | None, reference: str) -> bool:
         """Whether it is the same letter."""
         return answer == reference
 
-    def grade(self, responses: Sequence[str], references: Sequence[str], threads: int) -> list[tuple[str | None, bool]]:
+    def grade(self, responses: Sequence[str], references: Sequence[str], threads: int) -> list[Grade]:
         """One by one, in the main thread."""
         return grade_each(self, responses, references)

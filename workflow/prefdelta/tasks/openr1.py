@@ -12,17 +12,17 @@ The paper does not say how it filtered them; every filter and default here is ou
 """
 
 import logging
+import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
-
-from math_verify import verify
 
 from prefdelta.data.contamination import normalised
 from prefdelta.data.dataset import load_rows
 from prefdelta.study.sources import CorpusSource, Source
-from prefdelta.tasks import prompt_id
-from prefdelta.tasks.common import MathTask, parsed
+from prefdelta.tasks import prompt_id, workers
+from prefdelta.tasks.common import MathTask, equal, parsed
 
 log = logging.getLogger(__name__)
 
@@ -44,31 +44,61 @@ class Task(MathTask):
         """The problems that are kept and those that are left out, in order.
 
         Of the kept: prompt_id, task, prompt, answer, as of `tasks.items`. Of the others: prompt_id, task, prompt, reason, detail.
-        ``source`` has min_characters and max_characters. Must run in the main thread (math-verify's time limit).
+        ``source`` has min_characters and max_characters. Must run in the main thread (see `workers`), of which it takes one
+        for each processor that it may use.
         """
         kept: list[dict[str, str]] = []
         left_out: list[dict[str, str]] = []
         known: dict[str, str] = {}
-        for number, row in enumerate(rows, 1):
+        faults = []
+        for row in rows:
+            problem, answer = row["problem"] or "", (row["answer"] or "").strip()
+            faults.append(_fault(problem, answer, row["question_type"], source.min_characters, source.max_characters))
+        unverifiable = self._unverifiable(
+            [(row["answer"] or "").strip() for row, fault in zip(rows, faults, strict=True) if not fault]
+        )
+        for row, fault in zip(rows, faults, strict=True):
             problem, answer = row["problem"] or "", (row["answer"] or "").strip()
             prompt, reference = self.render({"problem": problem, "answer": answer})
             key = prompt_id(self.name, prompt)
             found = {"prompt_id": key, "task": self.name, "prompt": prompt}
-            fault = _fault(problem, answer, row["question_type"], source.min_characters, source.max_characters)
             text = normalised(problem)
             if fault is None and text in known:
                 fault = "duplicate", f"of {known[text]}"
-            if fault is None and (detail := _unverifiable(answer)):
-                fault = "not verifiable", detail
+            if fault is None and answer in unverifiable:
+                fault = "not verifiable", unverifiable[answer]
             if fault is None:
                 known[text] = key
                 kept.append({**found, "answer": reference})
             else:
                 left_out.append({**found, "reason": fault[0], "detail": fault[1]})
-            if number % 10_000 == 0:
-                log.info("%s: looked at %d of %d problems, kept %d", self.name, number, len(rows), len(kept))
         log.info("%s: %d problems kept, left out %s", self.name, len(kept), dict(Counter(row["reason"] for row in left_out)))
         return kept, left_out
+
+    def _unverifiable(self, answers: list[str]) -> dict[str, str]:
+        """Why math-verify can't score answers against some of ``answers``."""
+        found = {}
+        asked = []
+        for answer in dict.fromkeys(answers):
+            # math-verify would read 'no solution' as a product of letters.
+            if len(_WORD.findall(_COMMAND.sub(" ", answer))) > 1:
+                found[answer] = f"answer '{answer[:40]}' is prose"
+            elif not _INTEGER.fullmatch(answer):  # most answers are, and parsing takes milliseconds
+                asked.append(answer)
+        log.info("%s: math-verify looks at %d answers", self.name, len(asked))
+        yielded = workers.work(self.name, "checked", [(answer,) for answer in asked], len(os.sched_getaffinity(0)))
+        for answer, fault in zip(asked, yielded, strict=True):
+            if fault != [""]:
+                found[answer] = f"answer '{answer[:40]}' {fault[0] if fault else 'takes too long to compare'}"
+        return found
+
+    def checked(self, answer: str) -> Iterator[str]:
+        """Yields what is wrong with ``answer`` as a reference, or an empty text."""
+        expressions = list(parsed(answer))
+        if all(isinstance(expression, str) for expression in expressions):
+            yield "can't be parsed"
+        else:
+            yield "" if equal(answer, answer) else "does not equal itself"
 
 
 def _fault(problem: str, answer: str, kind: str | None, fewest: int, most: int) -> tuple[str, str] | None:
@@ -83,19 +113,4 @@ def _fault(problem: str, answer: str, kind: str | None, fewest: int, most: int) 
         return "length", f"{len(problem)} characters"
     if picture := _PICTURE.search(problem):
         return "picture", picture[0]
-    return None
-
-
-def _unverifiable(answer: str) -> str | None:
-    """Why math-verify can't score answers against ``answer``, or None."""
-    if _INTEGER.fullmatch(answer):  # most answers are, and parsing takes milliseconds
-        return None
-    # math-verify would read 'no solution' as a product of letters.
-    if len(_WORD.findall(_COMMAND.sub(" ", answer))) > 1:
-        return f"answer '{answer[:40]}' is prose"
-    expressions = list(parsed(answer))
-    if all(isinstance(expression, str) for expression in expressions):
-        return f"answer '{answer[:40]}' can't be parsed"
-    if not verify(expressions, expressions):
-        return f"answer '{answer[:40]}' does not equal itself"
     return None

@@ -12,12 +12,11 @@ import re
 from typing import Any
 
 import sympy
-from math_verify.errors import TimeoutException
-from math_verify.utils import timeout
 
 from prefdelta.data.dataset import load_rows
 from prefdelta.study.sources import BenchmarkSource
 from prefdelta.tasks.common import MathTask, ask, parsed
+from prefdelta.tasks.latex import spelled
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +37,8 @@ _BRACKETS = re.compile(r"(?:\\left\s*)?\\?[\[({](.*?)(?:\\right\s*)?\\?[\])}]", 
 class Task(MathTask):
     def load(self, source: BenchmarkSource) -> list[dict[str, Any]]:
         """The rows of ``source`` without a picture whose answer is of its type; others are logged. Raises DatasetError."""
-        kept = []
-        for row in load_rows(source, ["Question", "Answer", "Answer_type", "Picture"]):
+        kept, needed = [], ["Question", "Answer", "Answer_type"]
+        for row in load_rows(source, [*needed, "Picture"], needed):
             if not row["Picture"]:
                 try:
                     expected(str(row["Answer"]), row["Answer_type"].lower())
@@ -55,20 +54,36 @@ class Task(MathTask):
         reference = json.dumps({"answer": str(row["Answer"]), "type": kind})
         return ask(row["Question"], f"Please reason step by step, and {INSTRUCTIONS[kind]}."), reference
 
-    def score(self, answer: str | None, reference: str) -> bool:
-        """Whether ``answer`` is right for the type of its reference. Must run in the main thread."""
-        if answer is None:
-            return False
-        kind = json.loads(reference)["type"]
-        right = expected(json.loads(reference)["answer"], kind)
+    def plainly(self, answer: str, reference: str) -> bool | None:
+        """Whether ``answer`` is right where it is no number, or numbers that are plain literals; else None."""
+        right, kind = _right(reference)
         if not isinstance(right, list):
             return (TRUTH.get(_plain(answer)) if kind == "bool" else _option(answer)) == right
-        parts = _parts(answer) if kind.startswith("list") else [answer]
-        stated = [value for part in parts if (value := number(part)) is not None]
-        return len(stated) == len(parts) == len(right) and all(
-            abs(value - one) <= TOLERANCE * abs(one) if "float" in kind else round(value) == one
-            for value, one in zip(sorted(stated), sorted(right), strict=True)
-        )
+        stated = [_literal(part) for part in _parts(answer, kind)]
+        return None if None in stated else _within_tolerance(stated, right, kind)
+
+    def score(self, answer: str | None, reference: str) -> bool:
+        """Whether ``answer`` is right for the type of its reference. It may never end: see `workers`."""
+        if answer is None:
+            return False
+        if (plain := self.plainly(answer, reference)) is not None:
+            return plain
+        right, kind = _right(reference)
+        assert isinstance(right, list)
+        return _within_tolerance([number(part) for part in _parts(answer, kind)], right, kind)
+
+
+def _right(reference: str) -> tuple[bool | str | list[float], str]:
+    parts = json.loads(reference)
+    return expected(parts["answer"], parts["type"]), parts["type"]
+
+
+def _within_tolerance(stated: list[float | None], right: list[float], kind: str) -> bool:
+    known = [value for value in stated if value is not None]
+    return len(known) == len(stated) == len(right) and all(
+        abs(value - one) <= TOLERANCE * abs(one) if "float" in kind else round(value) == one
+        for value, one in zip(sorted(known), sorted(right), strict=True)
+    )
 
 
 def expected(answer: str, kind: str) -> bool | str | list[float]:
@@ -85,18 +100,25 @@ def expected(answer: str, kind: str) -> bool | str | list[float]:
 
 
 def number(text: str) -> float | None:
-    """The real number that ``text`` states (a literal such as 1e-3, or LaTeX), None where it states none."""
+    """The real number that ``text`` states (a literal such as 1e-3, or LaTeX), None where it states none. It may never end."""
+    if (literal := _literal(text)) is not None:
+        return literal
+    expressions = [part for part in parsed(spelled(text)) if isinstance(part, sympy.Basic)]
+    if not expressions:
+        return None
+    stated = expressions[0].rhs if isinstance(expressions[0], sympy.Eq) else expressions[0]  # x = 3 states 3
     try:
-        value = float(_plain(text).replace(",", ""))
+        value = float(stated.doit().evalf())
+    except Exception:  # whatever sympy makes of a text that is no number
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _literal(text: str) -> float | None:
+    try:
+        value = float(_plain(spelled(text)).replace(",", ""))
     except ValueError:
-        expressions = [part for part in parsed(text) if isinstance(part, sympy.Basic)]
-        if not expressions:
-            return None
-        stated = expressions[0].rhs if isinstance(expressions[0], sympy.Eq) else expressions[0]  # x = 3 states 3
-        try:
-            value = float(timeout(5)(lambda: stated.doit().evalf())())
-        except (Exception, TimeoutException):  # whatever sympy makes of a text that is no number
-            return None
+        return None
     return value if math.isfinite(value) else None
 
 
@@ -109,8 +131,10 @@ def _option(text: str) -> str:
     return found[1] if found else ""
 
 
-def _parts(text: str) -> list[str]:
-    """The entries of a list, in brackets of any kind or none."""
+def _parts(text: str, kind: str) -> list[str]:
+    """The entries of a list, in brackets of any kind or none; or the one number that is asked for."""
+    if not kind.startswith("list"):
+        return [text]
     text = text.replace("{,}", "").strip()  # thousands separators of LaTeX
     found = _BRACKETS.fullmatch(text)
     return [part.strip() for part in (found[1] if found else text).split(",") if part.strip()]

@@ -30,8 +30,8 @@ def check_gates(
 
     ``references`` have the lengths of traces; without them the tokenizer of ``checkpoint`` (a folder) counts. Raises GateError
     where, by the thresholds ``gates``, the judge gave too few readable ratings of a generator (``judge_coverage``), too many
-    pairs have two equal texts (``identical_pairs``), or ``max_length`` cuts too many traces of a side that the recipe trains on
-    (``truncated``).
+    pairs have two equal texts (``identical_pairs``), too many answers of a side could not be graded (``ungraded``), or
+    ``max_length`` cuts too many traces of a side that the recipe trains on (``truncated``).
     """
     cell, recipe = settings.cell, settings.recipe
     generators = {"chosen": cell.chosen, "rejected": cell.rejected}
@@ -42,7 +42,7 @@ def check_gates(
                 f"only {coverage:.1%} of judge {cell.judge}'s ratings of generator {generators[side]} are readable, below "
                 f"gates.judge_coverage {gates.judge_coverage}: see the column `reason` of {path}"
             )
-    by_side = [f"{side}{column}" for side in SIDES for column in ("", "_trace_id", "_generator")]
+    by_side = [f"{side}{column}" for side in SIDES for column in ("", "_trace_id", "_generator", "_correct")]
     frame = pl.concat(list(read_batches(pairs, Pairs, ["pair_id", "prompt", *by_side])))
     identical = (frame["chosen"] == frame["rejected"]).mean()
     assert isinstance(identical, float)
@@ -51,6 +51,13 @@ def check_gates(
             f"in {identical:.1%} of the pairs, generators {cell.chosen} and {cell.rejected} wrote the same text, above "
             f"gates.identical_pairs {gates.identical_pairs}: see the columns `chosen` and `rejected` of {pairs}"
         )
+    for side in SIDES:
+        ungraded = frame[f"{side}_correct"].null_count() / len(frame)
+        if ungraded > gates.ungraded:
+            raise GateError(
+                f"the answers of {ungraded:.1%} of the {side} traces, by generator {frame[f'{side}_generator'][0]}, could not be "
+                f"graded, above gates.ungraded {gates.ungraded}: see the rows without `{side}_correct` of {pairs}"
+            )
     for side in recipe.reads:
         cut = _truncated(frame, side, references, checkpoint, settings)
         if cut > gates.truncated:

@@ -1,0 +1,35 @@
+"""How answers are read: a table of forms that models write, each with its right reading."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from prefdelta.tasks import score_all
+
+CASES = Path(__file__).parent / "cases" / "answers.csv"
+
+
+def cases(kind):
+    with CASES.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["kind"] == kind]
+
+
+def test_every_answer_in_mathematics_is_read_as_it_is_meant():
+    """``unclear`` forms may be read either way, but must be graded."""
+    rows = cases("math")
+    found = score_all("math500", [row["response"] for row in rows], [row["reference"] for row in rows], 2)
+    assert len(rows) > 200 and None not in {correct for _, correct in found}
+    said = {True: "equal", False: "different"}
+    wrong = [
+        (row["response"], row["reference"], answer, said[correct])
+        for row, (answer, correct) in zip(rows, found, strict=True)
+        if row["expected"] not in (said[correct], "unclear")
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("row", cases("choice"), ids=lambda row: row["response"] or "nothing")
+def test_the_letter_that_an_answer_chooses(row):
+    letter = None if row["expected"] == "none" else row["expected"]
+    assert score_all("mmlu_pro", [row["response"]], ["C"], 1) == [(letter, letter == "C")]
