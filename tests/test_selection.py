@@ -383,3 +383,16 @@ def test_flipped_selects_random_pairs_and_flips_them():
     original = found.select("pair_id").join(pairs, on="pair_id", maintain_order="left").select(pairs.columns)
     assert len(found) == 15
     assert flip(found).equals(original)
+
+
+@pytest.mark.parametrize(
+    "name", ["top2-overall-within_correctness", "random2-within_both_correct-draw0", "matched2-overall-draw0"]
+)
+def test_what_goes_by_correctness_takes_graded_answers_only(name):
+    pairs = build.pairs(6, per_prompt=1).with_columns(
+        chosen_correct=pl.Series([True, True, None, None, True, True]),
+        rejected_correct=pl.Series([True, True, True, None, None, True]),
+    )
+    found = candidates(pairs.lazy(), parse(name), 0).collect()
+    assert len(found) == 3 and found["chosen_correct"].null_count() == found["rejected_correct"].null_count() == 0
+    assert len(candidates(pairs.lazy(), parse("top2-overall"), 0).collect()) == 6
