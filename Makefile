@@ -27,8 +27,9 @@ why: $(BIN)/.installed
 accept: $(BIN)/.installed
 	python -m prefdelta.run.accept --why "$$WHY" $(TARGET) $(if $(CONFIG),--configfile $(CONFIG))
 
+# A process for each core; the longest files begin first (tests/conftest.py).
 test: $(BIN)/.installed
-	pytest
+	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-vllm: $(BIN)/.installed env-vllm
 	pytest tests/vllm

@@ -42,7 +42,7 @@ PATIENCE = 900  # seconds for one run of the command
 
 
 class Judge:
-    """The oracle's server behind a proxy, which outlives it and counts requests by their bodies."""
+    """The oracle's server behind a proxy, which outlives it and counts what it has answered by the requests' bodies."""
 
     def __init__(self):
         self.counts, self.under_way, self.peak = collections.Counter(), 0, 0
@@ -55,7 +55,6 @@ class Judge:
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 with judge.guard:
-                    judge.counts[hashlib.sha256(body).hexdigest()] += 1
                     judge.under_way += 1
                     judge.peak = max(judge.peak, judge.under_way)
                 try:
@@ -63,6 +62,8 @@ class Judge:
                     connection.request("POST", self.path, body, {"Content-Type": "application/json"})
                     answer = connection.getresponse()
                     content = answer.read()
+                    with judge.guard:  # what it was paid for, whether anybody still waits for it or not
+                        judge.counts[hashlib.sha256(body).hexdigest()] += 1
                     self.send_response(answer.status)
                     self.send_header("Content-Type", "application/json")
                     self.send_header("Content-Length", str(len(content)))
@@ -207,9 +208,9 @@ class Agent:
             self.judge.peak = 0
         make = self.kill if kind in KILLS else self.damage
         made = make(kind)
-        # Each job that a fault ends may lose as many answers as it had asked for at once.
+        # A kill loses what is under way at one time. On a broken disk each job that ends loses what it had asked for at once.
         n_ended = log.read_bytes()[before:].count(b"Error in rule rate_traces")
-        self.in_flight += self.judge.peak * max(1, n_ended)
+        self.in_flight += self.judge.peak * (1 if kind in KILLS else n_ended)
         left = self.study.left()
         self.left_behind += len(left)
         for process in left:

@@ -4,6 +4,8 @@ from hypothesis import HealthCheck, settings
 
 import prefdelta  # noqa: F401  (before the libraries that telemetry is switched off of: its thread crashed once)
 
+LONGEST = ("test_workflow.py", "test_chaos.py", "test_train.py", "test_fuzz.py")
+
 # Deterministic, and without a deadline: other jobs may be using the machine.
 settings.register_profile(
     "prefdelta", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
@@ -11,3 +13,8 @@ settings.register_profile(
 # For tests/test_fuzz.py: `make fuzz-inputs`.
 settings.register_profile("inputs", settings.get_profile("prefdelta"), derandomize=False, max_examples=10_000, print_blob=True)
 settings.load_profile("prefdelta")
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest begin first, else one of several processes ends with them alone."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)

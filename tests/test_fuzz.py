@@ -26,7 +26,7 @@ from prefdelta.study.dimensions import CRITERIA, DIMENSIONS, LEVELS
 from prefdelta.study.models import Chat
 from prefdelta.study.selections import STRATA, Selection, SelectionError, draw_for_seed, parse
 from prefdelta.tasks import find
-from prefdelta.tasks.common import last_boxed
+from prefdelta.tasks.latex import last_boxed
 
 fuzzed = settings(max_examples=10 * settings.default.max_examples)
 FILES = sorted(build.CONFIG.parent.glob("*.yaml"))

@@ -7,6 +7,8 @@ digits, thousands separators of LaTeX, `1e3`, units within `\text{}`, letters of
 import re
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])")
+_NEXT = re.compile(r"\s*")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # or an escaped character
 _BARE_BOX = re.compile(r"\s*(-?\d[\d.,]*(?<=\d)|[A-Za-z](?![A-Za-z]))")
 _SIGNS: dict[str, str] = {
     **dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"),
@@ -43,29 +45,28 @@ def last_boxed(text: str) -> str | None:
 
     A box is ``\boxed{...}`` or ``\fbox{...}``, or one of these before a number or letter without braces (``\boxed 5``).
     """
-    for box in reversed(list(_BOX.finditer(text))):
-        opening = box.end()
-        while text[opening : opening + 1].isspace():
-            opening += 1
+    boxes = list(_BOX.finditer(text))
+    closings = _closings(text) if boxes else {}
+    for box in reversed(boxes):
+        opening = _NEXT.match(text, box.end()).end()  # type: ignore[union-attr]  # it matches nothing, too
         if text[opening : opening + 1] == "{":
-            if (content := _braced(text, opening)) and content.strip():
-                return content.strip()
+            if content := text[opening + 1 : closings.get(opening, 0)].strip():
+                return content
         elif bare := _BARE_BOX.match(text, box.end()):
             return bare[1]
     return None
 
 
-def _braced(text: str, opening: int) -> str | None:
-    depth, place = 0, opening
-    while place < len(text):
-        if text[place] == "\\":
-            place += 1  # the next character is escaped
-        elif text[place] in "{}":
-            depth += 1 if text[place] == "{" else -1
-            if depth == 0:
-                return text[opening + 1 : place]
-        place += 1
-    return None
+def _closings(text: str) -> dict[int, int]:
+    """Where each brace that is opened in ``text`` is closed."""
+    opened: list[int] = []
+    found = {}
+    for brace in _BRACE.finditer(text):
+        if brace[0] == "{":
+            opened.append(brace.start())
+        elif brace[0] == "}" and opened:
+            found[opened.pop()] = brace.start()
+    return found
 
 
 def unwrapped(text: str) -> str:
