@@ -513,6 +513,43 @@ def test_data_of_another_schema_are_refused(tmp_path):
         items("lm_eval:sums", source, "s")
 
 
+NULLS = {
+    "in the answer": ("answer", None, LOCAL_TASK),
+    "as a number": ("answer", float("nan"), LOCAL_TASK),
+    "as a column": ("answer", None, LOCAL_TASK.replace('"{{answer}}"', "answer")),
+    "within the answer": ("answer", None, LOCAL_TASK.replace("{{answer}}", "#### {{answer}}")),
+    "as an empty text": ("answer", " ", LOCAL_TASK),
+    "in the prompt": ("question", None, LOCAL_TASK),
+}
+
+
+@pytest.mark.parametrize(("column", "value", "text"), NULLS.values(), ids=NULLS)
+def test_a_null_of_a_task_of_lm_eval_is_no_item_and_many_are_an_error(tmp_path, caplog, column, value, text):
+    text = text.replace("fewshot_split: train\nnum_fewshot: 2\n", "")
+
+    def source(name, nulls):
+        folder = tmp_path / name
+        rows = [{"question": f"{n}+{n}", "answer": 2.0 * n if value != value else str(2 * n)} for n in range(1, 31)]
+        rows = [row | ({column: value} if n in nulls else {}) for n, row in enumerate(rows, 1)]
+        return but(sums(folder, text), repo=parquet(folder / "set", rows).repo)
+
+    found = items("lm_eval:sums", source("few", [3]), "s")
+    assert len(found) == 29 and "Q: 3+3\n" not in "".join(row["prompt"] for row in found)
+    assert "1 of 30 rows" in caplog.text and f"row 3 ({column})" in caplog.text
+    with pytest.raises(DatasetError, match=rf"2 of 30 rows .* row 1 \({column}\), row 2 \({column}\)"):
+        items("lm_eval:sums", source("many", [1, 2]), "s")
+
+
+def test_a_null_that_only_chooses_a_form_of_a_prompt_is_no_fault_nor_is_a_task_without_answers(tmp_path):
+    form = "{% if hint is not none %}Hint: {{hint}}\\n{% endif %}Q: {{question}}"
+    text = LOCAL_TASK.replace("Q: {{question}}", form).replace("fewshot_split: train\nnum_fewshot: 2\n", "")
+    rows = [{"question": f"{n}+{n}", "answer": str(2 * n), "hint": None if n > 1 else "Count."} for n in range(1, 5)]
+    source = but(sums(tmp_path, text), repo=parquet(tmp_path / "set", rows).repo)
+    assert len(items("lm_eval:sums", source, "s")) == 4
+    (tmp_path / "yaml" / "sums.yaml").write_text(text.replace("{{answer}}", " "))  # some score by functions of their own
+    assert len(items("lm_eval:sums", source, "s")) == 4
+
+
 def test_own_gsm8k_of_lm_eval(tmp_path):
     source = but(gsm8k(tmp_path), include_path=str(LM_EVAL / "gsm8k"), config=None, filter="flexible-extract")
     rows = items("lm_eval:gsm8k_cot_zeroshot", source, "s")

@@ -1,7 +1,7 @@
 """Data sets: rows from the Hugging Face hub, or from local files of the same schema."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,18 +36,28 @@ def load_rows(source: Source, columns: Iterable[str] = (), needed: Iterable[str]
         split = split.select_columns(columns)
     rows: list[dict[str, Any]] = split.to_list()
     needed = list(needed)
-    empty = {number: [name for name in needed if _is_empty(row[name])] for number, row in enumerate(rows, 1)}
-    faults = {number: names for number, names in empty.items() if names}
+    return whole_rows(rows, source, lambda row: [name for name in needed if is_empty(row[name])], ", ".join(needed))
+
+
+def whole_rows(
+    rows: list[dict[str, Any]], source: Source, lacking: Callable[[dict[str, Any]], list[str]], needed: str
+) -> list[dict[str, Any]]:
+    """Those of ``rows`` that lack nothing: the others are left out with a warning, which names what ``lacking`` tells of them.
+
+    Raises DatasetError where more than a share `MOST_EMPTY` would be left out.
+    """
+    faults = {number: names for number, row in enumerate(rows, 1) if (names := lacking(row))}
     if faults:
         shown = ", ".join(f"row {number} ({', '.join(names)})" for number, names in list(faults.items())[:SHOWN])
-        said = f"{len(faults)} of {len(rows)} rows of {_name(source)} have nothing in {', '.join(needed)}: {shown}"
+        said = f"{len(faults)} of {len(rows)} rows of {_name(source)} have nothing in {needed}: {shown}"
         if len(faults) > MOST_EMPTY * len(rows):
             raise DatasetError(f"{said}. These are too many to leave out: check the columns, the split and the revision")
         log.warning("%s%s; they are left out", said, "" if len(faults) <= SHOWN else " and more")
     return [row for number, row in enumerate(rows, 1) if number not in faults]
 
 
-def _is_empty(value: Any) -> bool:
+def is_empty(value: Any) -> bool:
+    """Whether ``value`` is null, NaN or an empty text."""
     return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 

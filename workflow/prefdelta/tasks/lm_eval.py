@@ -4,8 +4,9 @@ The prompt is the context that lm-eval builds (description, examples, question),
 stop sequences, filters and metric need, so grading loads no data set. The answer is what the filter makes of a response.
 
 The data come from the source's ``repo``, ``revision``, ``config`` (default: the task's) and ``files``, not from the task's
-``dataset_path``; the splits are the task's. Further options of the source: ``include_path``, a folder whose YAML files are used
-instead of lm-eval's own; ``filter`` and ``metric``, which must be named where the task has several.
+``dataset_path``; the splits are the task's. A row is left out where a null of it would stand in the prompt or the answer. Further
+options of the source: ``include_path``, a folder whose YAML files are used instead of lm-eval's own; ``filter`` and ``metric``,
+which must be named where the task has several.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import math
 import random
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,12 +29,13 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._factory import TaskFactory  # what builds a task by YAML file with changes; TaskManager has no way to
 from lm_eval.tasks._index import Entry, Kind
 
-from prefdelta.data.dataset import DatasetError, load_split
+from prefdelta.data.dataset import DatasetError, is_empty, load_split, whole_rows
 from prefdelta.study.sources import BenchmarkSource
 from prefdelta.tasks import Grade, TaskError
 
 OWN = Path(lm_eval.tasks.__file__).parent
 NOT_FOUND = "[invalid]"  # what lm-eval's filters give by default
+MARK = "\ue000"  # a character that is in no text (of a private use area)
 LIMITS = (1, 6)  # times a metric's own limit, and what it is when it is tried again
 SEEDS = {"random": 0, "fewshot": 1234}  # lm-eval's defaults
 
@@ -111,8 +113,9 @@ class Task:
             "multiple_target": task.multiple_target,
         }
         task.set_fewshot_seed(SEEDS["fewshot"])
+        docs = whole_rows(list(task.task_docs), source, lambda doc: _lacking(task, doc), "what prompts and answers are made of")
         rows = []
-        for doc in task.task_docs:
+        for doc in docs:
             prompt = task.fewshot_context(doc, task.config.num_fewshot or 0, gen_prefix=task.doc_to_prefix(doc))
             if not isinstance(prompt, str):
                 raise TaskError(f"{self.name}: an item has several contexts; only tasks with one prompt for an item can be used")
@@ -121,7 +124,7 @@ class Task:
             except TypeError:
                 raise TaskError(f"{self.name}: its items hold more than text and numbers, such as images") from None
         # A metric that is not 0 or 1 should show before anything is generated.
-        targets = [str(task.doc_to_target(doc)) for doc in task.task_docs.select(range(min(3, len(rows))))]
+        targets = [str(task.doc_to_target(doc)) for doc in docs[:3]]
         for trial in (targets, [target[: len(target) // 2] for target in targets]):
             self.grade(trial, [row["reference"] for row in rows[:3]], 1)
         return rows
@@ -177,6 +180,25 @@ class Task:
             raise TaskError(f"{self.name} runs code of models in its own process; use livecodebench, which has a sandbox")
         if config.get("doc_to_image") or config.get("doc_to_audio"):
             raise TaskError(f"{self.name} asks about images or sounds; only text can be used")
+
+
+def _lacking(task: ConfigurableTask, doc: dict[str, Any]) -> list[str]:
+    """The columns of ``doc`` that are null and would stand as "None" or "nan" in its prompt or answer, or empty in its answer."""
+    return [
+        name
+        for name, value in doc.items()
+        if is_empty(value)
+        and (_shows(task.doc_to_target, doc, name) or (not isinstance(value, str) and _shows(task.doc_to_text, doc, name)))
+    ]
+
+
+def _shows(made: Callable[[dict[str, Any]], Any], doc: dict[str, Any], column: str) -> bool:
+    """Whether what is ``made`` of ``doc`` holds the text of its ``column``, which may also only choose between forms."""
+    try:
+        marked = str(made(doc | {column: MARK}))
+    except Exception:  # of a task's own function, which may want a number there
+        return False
+    return MARK in marked and marked.replace(MARK, str(doc[column])).strip() == str(made(doc)).strip()
 
 
 def _build(yaml: Path, **changes: Any) -> ConfigurableTask:
