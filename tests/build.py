@@ -144,6 +144,17 @@ def checkpoint(folder, tokenizer, family="qwen3", layers=1):
     tokenizer.save_pretrained(folder)
 
 
+def overflowing(checkpoint, folder, weight=3e38):
+    """Saves in ``folder`` the model of ``checkpoint`` with a ``weight`` that is finite, by default, but whose logits are not."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    torch.nn.init.constant_(model.model.norm.weight, weight)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
+
+
 def reasoning_tokenizer(think="", special=()):
     """A tokenizer of bytes whose chat template drops reasoning. A prompt ends with ``think``; ``special`` are further tokens.
 

@@ -85,6 +85,24 @@ def test_an_engine_that_dies_is_an_error_with_its_last_words(script, told, inter
     assert "before" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("told", "is_memory"),
+    [
+        ("OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", True),
+        ("ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`", True),
+        ("RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("ValueError: Unknown quantization method: fp3", False),
+    ],
+)
+def test_where_memory_is_out_the_settings_to_change_are_named(told, is_memory, interpreter, checkpoint, tmp_path):
+    interpreter(f"cat > \"$3/error.txt\" <<'END'\n{told}\nEND\nexit 1")
+    with pytest.raises(GenerateError) as error:
+        run(checkpoint, tmp_path / "log")
+    assert told in str(error.value)
+    names = ("run.models.<its name>.max_model_len", "`gpus`", "gpu_memory_utilization where")
+    assert [name in str(error.value) for name in names] == [is_memory] * 3
+
+
 def test_a_checkpoint_without_a_tokenizer_is_an_error_that_names_it(interpreter, tmp_path):
     interpreter("true")
     (tmp_path / "empty").mkdir()

@@ -57,7 +57,15 @@ def write_traces(folder):
 
 def settings_of(*arms):
     draws = {"c": ["c"], "r": ["r"]}
-    return ExperimentSettings(experiment="e", arms=list(arms), draws=draws, bootstrap=Bootstrap(n_resamples=50, seed=0))
+    bootstrap = Bootstrap(n_resamples=50, seed=0, ungraded=0.2)
+    return ExperimentSettings(experiment="e", arms=list(arms), draws=draws, bootstrap=bootstrap)
+
+
+def write_trained(path):
+    """The manifest of a cell."""
+    budget = {"n_pairs": 5, "n_completion_tokens": 1000, "n_steps": 7, "mean_delta": 1.0}
+    write_manifest(path, budget | {"n_truncated": {"chosen": 1, "rejected": 2}})
+    return path
 
 
 def test_an_experiments_table_compares_each_arm_with_the_base_policy_and_its_controls(tmp_path):
@@ -91,6 +99,34 @@ def test_an_experiments_table_compares_each_arm_with_the_base_policy_and_its_con
     sampled, greedy = (results.filter(decoding=decoding) for decoding in ("sampled", "greedy"))
     assert sampled["p_mcnemar"].null_count() == len(sampled) and greedy["p_mcnemar"].null_count() == 2
     assert all(row["p_holm"] >= row["p_value"] for row in results.iter_rows(named=True) if row["versus"])
+
+
+def test_an_item_without_a_graded_answer_is_left_out_of_all_evaluations_and_counted_where_it_is(tmp_path):
+    arms = [arm("top5-overall", ["full"]), arm("full")]
+    # Item 0 is unknown in one seed of one arm, item 1 in the base policy: what others answered to them does not count.
+    answers = {
+        "top5-overall": [[None, *[True] * 9], [False, False, *[True] * 8]],
+        "full": [[True, True, *[False] * 8]] * 2,
+    }
+    evals, manifests = {}, {}
+    for cell in [cell for made in arms for cell in made.cells]:
+        name = f"{cell.selection}{cell.seed}"
+        evals[cell] = predictions(tmp_path / f"{name}.parquet", answers[cell.selection][cell.seed])
+        (tmp_path / name).mkdir()
+        manifests[cell] = write_trained(tmp_path / name / "manifest.json")
+    bases = {"p": predictions(tmp_path / "base.parquet", [True, None, *[True] * 4, *[False] * 4])}
+    table = tmp_path / "table.csv"
+    tabulate_experiment(write_traces(tmp_path), evals, manifests, bases, table, settings=settings_of(*arms))
+    results = read_result_csv(table, Results)
+    for decoding in ("sampled", "greedy"):
+        found = results.filter(decoding=decoding).select("arm", "versus", "estimate", "n_items", "n_ungraded").rows()
+        assert found == [
+            ("top5-overall", None, 100, 8, 1),
+            ("top5-overall", BASE, 50, 8, 2),
+            ("top5-overall", "full", 100, 8, 1),
+            ("full", None, 0, 8, 0),
+            ("full", BASE, -50, 8, 1),
+        ]
 
 
 @pytest.mark.parametrize("kind", ["ladder", "bars", "sweep", "grid"])

@@ -18,15 +18,15 @@ from prefdelta.train.settings import PolicyRun, PolicySettings
 
 CELL = Cell(policy="p", method="dpo", judge="j", chosen="good", rejected="bad", selection="full", seed=0)
 RECIPE = {"trainer": "dpo", "beta": 1.0, "learning_rate": 1e-4, "batch_size": 4, "steps": 1, "max_length": 50}
-GATES = Gates(judge_coverage=0.9, identical_pairs=0.5, truncated=0.2)
+GATES = Gates(judge_coverage=0.9, identical_pairs=0.5, truncated=0.2, ungraded=0.1)
 SFT = {"trainer": "sft", "beta": None}
 
 
-def files(folder, missing=0, identical=0, long=None):
+def files(folder, missing=0, identical=0, long=None, ungraded=None):
     """Inputs of ten pairs, and a base folder.
 
-    ``missing`` of the rejected side's 250 ratings can't be read, ``identical`` pairs have equal texts, and ``long`` (by side)
-    traces are of 61 tokens with their prompt, the others below 40.
+    ``missing`` of the rejected side's 250 ratings can't be read, ``identical`` pairs have equal texts, ``long`` (by side)
+    traces are of 61 tokens with their prompt, the others below 40, and ``ungraded`` (by side) have no grade.
     """
     build.checkpoint(folder / "base", make_tokenizer())
     write_manifest(folder / "base" / "manifest.json", {})
@@ -35,7 +35,8 @@ def files(folder, missing=0, identical=0, long=None):
     for side in SIDES:
         ids, n_long = pairs[f"{side}_trace_id"], (long or {}).get(side, 0)
         texts = [("1" if side == "chosen" else "2") * (55 if row < n_long else 20 + row) for row in range(10)]
-        pairs = pairs.with_columns(pl.Series(side, texts))
+        graded = pl.when(pl.int_range(pl.len()) >= (ungraded or {}).get(side, 0)).then(f"{side}_correct")
+        pairs = pairs.with_columns(pl.Series(side, texts), graded.alias(f"{side}_correct"))
         gaps = iter([None] * (missing if side == "rejected" else 0))
         rated = build.ratings(pl.DataFrame({"trace_id": ids}), lambda *_, gaps=gaps: [next(gaps, 3) for _ in range(5)])
         lengths = {"n_prompt_tokens": [5] * 10, "n_tokens": [56 if row < n_long else 25 for row in range(10)]}
@@ -87,6 +88,16 @@ def test_too_many_identical_pairs_stop_training(tmp_path, changes):
         train(tmp_path, changes, identical=6)
 
 
+@pytest.mark.parametrize("changes", [{}, SFT], ids=["dpo", "sft"])
+@pytest.mark.parametrize(("side", "generator"), [("chosen", "good"), ("rejected", "bad")])
+def test_too_many_ungraded_answers_stop_training(tmp_path, changes, side, generator):
+    expected = (
+        rf"the answers of 20\.0% of the {side} traces, by generator {generator}, could not be graded, above gates\.ungraded"
+    )
+    with pytest.raises(GateError, match=rf"{expected} 0\.1: see the rows without `{side}_correct` of {tmp_path}/pairs\.parquet"):
+        train(tmp_path, changes, ungraded={side: 2})
+
+
 @pytest.mark.parametrize(("side", "generator"), [("chosen", "good"), ("rejected", "bad")])
 def test_too_many_truncated_traces_stop_training(tmp_path, side, generator):
     expected = rf"30\.0% of the {side} traces, by generator {generator}, are longer than methods\.dpo\.max_length 50"
@@ -107,7 +118,9 @@ def test_what_sft_does_not_read_may_be_long(tmp_path):
 
 @pytest.mark.parametrize("changes", [{}, SFT], ids=["dpo", "sft"])
 def test_at_its_threshold_a_gate_is_open(tmp_path, changes):
-    assert passes(tmp_path, changes, missing=25, identical=5, long={"chosen": 2, "rejected": 2})
+    assert passes(
+        tmp_path, changes, missing=25, identical=5, long={"chosen": 2, "rejected": 2}, ungraded={"chosen": 1, "rejected": 1}
+    )
     assert passes(tmp_path, changes | {"max_length": 61}, long={"chosen": 10, "rejected": 10})
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, MistralConfig
 
+from prefdelta.checkpoints.load import CheckpointError
 from prefdelta.checkpoints.manifest import write_manifest
 from prefdelta.evaluate.predictions import evaluate_model
 from prefdelta.generate.backend_dataset import _whole
@@ -167,6 +168,19 @@ def test_greedy_is_what_top_k_of_one_and_a_tiny_top_p_leave(checkpoint):
     greedy = sample(checkpoint, n=1, temperature=0.0)
     for words in ({"top_k": 1}, {"top_p": 1e-6}):
         assert ask(checkpoint, [Request("", prompt, sampling(1, 1.0, **words)) for prompt in PROMPTS]) == greedy
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_from_logits_that_are_not_finite_nothing_is_drawn(checkpoint, tmp_path, temperature):
+    build.overflowing(checkpoint, tmp_path)
+    with pytest.raises(CheckpointError, match=rf"the model of {tmp_path} gives logits that are not finite in torch\.float32"):
+        sample(tmp_path, temperature=temperature)
+
+
+def test_a_checkpoint_with_a_weight_that_is_no_number_samples_nothing(checkpoint, tmp_path):
+    build.overflowing(checkpoint, tmp_path, float("nan"))
+    with pytest.raises(CheckpointError, match=rf"the weight model\.norm\.weight of {tmp_path} is not finite"):
+        sample(tmp_path)
 
 
 def test_marks_tell_reasoning_from_response(checkpoint):

@@ -275,6 +275,30 @@ def test_a_table_has_the_mean_over_tasks_and_each_task_with_its_own_number_of_it
     assert {key: n for key, (_, n) in found.items()} == {("in", None): 6, ("in", "aime"): 2, ("in", "gsm8k"): 4, ("out", None): 2}
 
 
+def test_the_table_counts_ungraded_answers_and_leaves_them_out(tmp_path):
+    table, manifest = tmp_path / "capability.csv", tmp_path / "manifest.json"
+    write_manifest(manifest, {"family": "f", "hidden_size": 8, "layers": 1, "parameters": 9})
+    answers = {
+        ("in", "gsm8k"): [[True], [None], [False]],
+        ("in", "aime"): [[True, None, None, False], [None] * 4, [True] * 4],
+        ("out", "story"): [[True], [False]],
+    }
+    evals = {"m": predictions(tmp_path / "m.parquet", answers)}
+    tabulate_capability(evals, {"m": manifest}, table, settings=Bootstrap(n_resamples=100, seed=0, ungraded=0.5))
+    found = read_result_csv(table, Capability).select("suite", "task", "estimate", "n_items", "n_ungraded")
+    assert sorted(found.rows(), key=str) == sorted(
+        [
+            ("in", None, pytest.approx((50 + 75) / 2), 4, 7),
+            ("in", "gsm8k", 50, 2, 1),
+            ("in", "aime", pytest.approx(75), 2, 6),
+            ("out", None, 50, 2, 0),
+        ],
+        key=str,
+    )
+    with pytest.raises(ScoresError, match=r"41.2% of the answers in .*m\.parquet could not be graded"):
+        tabulate_capability(evals, {"m": manifest}, table, settings=Bootstrap(n_resamples=100, seed=0))
+
+
 def test_the_p_value_agrees_with_the_interval_and_holds_its_size():
     rng = np.random.default_rng(5)
     false, n_simulations = 0, 600

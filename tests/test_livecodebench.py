@@ -8,6 +8,7 @@ import zlib
 import pytest
 from test_sandbox import allowed
 
+from prefdelta.data import sandbox
 from prefdelta.data.dataset import DatasetError
 from prefdelta.study.sources import BenchmarkSource
 from prefdelta.tasks import find, score_all
@@ -156,7 +157,31 @@ def test_right_programs_pass(program):
 )
 def test_wrong_programs_fail(program, monkeypatch):
     monkeypatch.setattr("prefdelta.tasks.livecodebench.SECONDS", 1)
-    assert not passes(program, problem())
+    assert passes(program, problem()) is False
+
+
+@runs
+def test_a_program_that_the_clock_stopped_is_tried_again_with_more_and_then_ungraded(monkeypatch):
+    monkeypatch.setattr("prefdelta.tasks.livecodebench.SECONDS", 0.1)
+    monkeypatch.setattr("prefdelta.tasks.livecodebench.WALL_TO_CPU", (2, 6))
+    tried = []
+
+    def run(*arguments, real=sandbox.run, **limits):
+        tried.append((limits["wall_to_cpu"], real(*arguments, **limits)))
+        return tried[-1][1]
+
+    monkeypatch.setattr(sandbox, "run", run)
+    assert passes("import time\ntime.sleep(60)", problem()) is None
+    assert [(times, outcome.stopped_by_clock) for times, outcome in tried] == [(2, True), (6, True)]
+
+
+@runs
+@pytest.mark.parametrize("printed, right", [("3", True), ("4", False)])
+def test_the_second_try_of_a_program_that_waited_for_its_turn_counts(printed, right, monkeypatch):
+    monkeypatch.setattr("prefdelta.tasks.livecodebench.SECONDS", 0.1)
+    monkeypatch.setattr("prefdelta.tasks.livecodebench.WALL_TO_CPU", (5, 600))
+    row = problem(private_test_cases="[]")
+    assert passes(f"import time\ntime.sleep(0.6)\nprint({printed})", row) is right
 
 
 @runs

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from prefdelta.checkpoints.load import CheckpointError
 from prefdelta.checkpoints.manifest import ManifestError, write_manifest
 from prefdelta.microworld.pretrain import make_tokenizer
 from prefdelta.study.models import Chat
@@ -65,6 +66,17 @@ def test_references_of_a_checkpoint_that_was_changed_are_refused(traces, tmp_pat
     (tmp_path / "config.json").write_text("{ }")
     with pytest.raises(ManifestError, match=r"config\.json has changed"):
         compute(traces[0], tmp_path, tmp_path)
+
+
+def test_a_model_whose_logits_are_not_finite_has_no_references(checkpoint, traces, tmp_path):
+    build.overflowing(checkpoint, tmp_path / "model")
+    write_manifest(tmp_path / "model" / "manifest.json", {})
+    file, table = traces
+    n, first = len(table), table["trace_id"][0]
+    told = rf"{n} of {n} traces, such as {first}, have no finite log-probability under .*model in float32"
+    with pytest.raises(CheckpointError, match=told):
+        compute(file, tmp_path / "model", tmp_path)
+    assert not (tmp_path / "reference.parquet").exists()
 
 
 def test_references_in_mixed_precision_are_near_those_in_full(checkpoint, traces, tmp_path):

@@ -103,9 +103,8 @@ def _run(python: Path, folder: Path, threads: int, log_file: Path) -> None:
         code = process.wait()
     if code != 0:
         reason = _reason(folder, log_file, begin, code)
-        raise GenerateError(
-            f"vLLM failed: {reason} (its whole output is in {log_file}){MEMORY if 'memory' in reason.lower() else ''}"
-        )
+        advice = MEMORY if any(word in reason.lower() for word in ("memory", "alloc_failed")) else ""
+        raise GenerateError(f"vLLM failed: {reason} (its whole output is in {log_file}){advice}")
 
 
 def _reason(folder: Path, log_file: Path, begin: int, code: int) -> str:
