@@ -10,6 +10,7 @@ import pytest
 from prefdelta.audit.balance import (
     COVARIATES,
     Balance,
+    BalanceError,
     Moments,
     mixture,
     plot_balance,
@@ -189,6 +190,24 @@ def test_every_covariate_of_a_few_pairs_by_hand(tmp_path, monkeypatch):
         assert row["imbalanced"] == (abs(expected) > 0.1), covariate
     assert not rows["chosen_well_formed"]["imbalanced"]
     assert rows["chosen_factuality"]["smd"] == pytest.approx(1 / math.sqrt((0.25 + 1.25) / 2))
+
+
+def test_ungraded_answers_are_no_wrong_ones(tmp_path):
+    folders = [tmp_path / name for name in ("some", "one", "none")]
+    for folder in folders:
+        folder.mkdir()
+    pairs = build.pairs(4, per_prompt=2, correct=[(True, False), (True, True), (None, False), (True, None)])
+    write_sets(folders[0], pairs, full=pairs, graded=pairs.head(2))
+    table = balance(folders[0], arm("full", ["graded"]), arm("graded"))
+    assert table.select("n_pairs", "n_pairs_versus").unique().rows() == [(2, 2)]
+    assert set(table["smd"]) == {0}  # nothing of the pairs with an ungraded answer counts
+    hard = build.pairs(4, per_prompt=4, correct=[(True, False), (True, True), (None, None), (None, True)])
+    write_sets(folders[1], hard, full=hard)
+    (row,) = balance(folders[1], arm("full", ["full"])).filter(covariate="prompt_difficulty").rows(named=True)
+    assert row["mean"] == pytest.approx(1 / 5)  # of the graded answers to the prompt one is wrong
+    write_sets(folders[2], hard, full=hard.tail(2))
+    with pytest.raises(BalanceError, match=rf"{folders[2]}/good-full\.parquet has no pair whose answers are both graded"):
+        balance(folders[2], arm("full", ["full"]))
 
 
 def test_a_planted_imbalance_is_found_and_nothing_else(tmp_path):

@@ -1,5 +1,6 @@
 """The audit of judges: statistics against textbook values, and judges with planted faults."""
 
+import build
 import numpy as np
 import polars as pl
 import pytest
@@ -254,6 +255,24 @@ def test_what_one_rating_or_no_reference_can_not_tell_is_null(study):
     assert found(table, "noise_sd", n_ratings=1)["ci_low"] is None
     assert not set(table["statistic"]) & {"kappa", "spearman", "bias", "length_bias", "family_bias"}
     assert found(table, "length_slope")["estimate"] is not None
+
+
+def test_an_ungraded_trace_is_like_no_other_where_quality_is_to_be_equal(tmp_path):
+    judge = AuditedJudge(judge="j", generators={"g": ["g"]}, family=None, choices_per_request=1, separate_dimensions=False)
+    bootstrap = Bootstrap(n_resamples=10, seed=0)
+    settings = JudgeAuditSettings(judges=[judge], families={"g": None}, reference_judge=None, bootstrap=bootstrap)
+    traces = build.traces("g", n_prompts=20, samples=2).with_columns(n_tokens=pl.int_range(40) % 2 + 1)
+    # The second and longer trace of each prompt is rated lower.
+    files = {"g": tmp_path / "traces.parquet"}, {("j", "g"): tmp_path / "ratings.parquet"}
+    ratings = build.ratings(traces, lambda trace, _: [4 if trace.endswith(":0") else 2])
+    write_table(ratings, Ratings, tmp_path / "ratings.parquet")
+    slopes = []
+    for second in (False, None, True):
+        correct = pl.when(pl.int_range(40) % 2 == 1).then(pl.lit(second, pl.Boolean)).otherwise(pl.lit(False))
+        write_table(traces.with_columns(correct=correct), Traces, tmp_path / "traces.parquet")
+        tabulate_judge_audit(*files, tmp_path / "audit.csv", settings=settings)
+        slopes.append(found(read_result_csv(tmp_path / "audit.csv", JudgeAudit), "length_slope")["estimate"])
+    assert slopes == [pytest.approx(-1), None, None]  # levels for a standard deviation, where both are equally wrong
 
 
 def test_the_reference_judge_rates_what_others_rate():

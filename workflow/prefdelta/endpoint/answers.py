@@ -74,6 +74,7 @@ _FAILED = {"error", "abort", "aborted", "cancelled", "insufficient_system_resour
 
 
 def _choice(choice: dict[str, Any], n_tokens: int | None) -> Choice:
+    # Some servers tell none of what came to its end.
     told = str(choice.get("finish_reason") or "stop")
     reason = told.lower()
     # What is filtered may have no message at all.
