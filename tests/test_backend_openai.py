@@ -14,7 +14,7 @@ from prefdelta.endpoint.plain import plainly
 from prefdelta.generate.completions import Completion, GenerateError, Request, complete
 from prefdelta.generate.settings import ApiSettings, GenerationRun
 from prefdelta.study.endpoints import VllmEndpoint
-from prefdelta.study.run import ModelRun, RequestsRun
+from prefdelta.study.run import ModelRun, Prices, RequestsRun
 from prefdelta.study.sampling import Sampling
 
 
@@ -28,13 +28,13 @@ SAMPLING = Sampling(samples=2, temperature=0.7, top_p=0.9, max_new_tokens=50)
 REQUESTS = [Request(f"q{number}", f"{number}+1?", SAMPLING) for number in range(3)]
 
 
-def made(endpoint, requests=REQUESTS, seed=5, concurrency=4, room=None, checkpoint=None, **changes):
+def made(endpoint, requests=REQUESTS, seed=5, concurrency=4, room=None, checkpoint=None, asking=None, generator=None, **changes):
     words = {"model": "m", "endpoint": endpoint, "system": None, "extra_body": {}, "think": ("<think>", "</think>")}
-    asking = RequestsRun(concurrency=concurrency, retries=1, timeout=10)
+    asking = asking or RequestsRun(concurrency=concurrency, retries=1, timeout=10)
     return complete(
         requests,
         settings=ApiSettings(**words | changes),
-        run=GenerationRun(batch_size=1, model=ModelRun(max_model_len=room), requests=asking),
+        run=GenerationRun(batch_size=1, model=ModelRun(max_model_len=room), requests=asking, generator=generator),
         checkpoint=checkpoint,
         seed=seed,
         threads=1,
@@ -55,6 +55,16 @@ def test_each_request_gets_its_samples_in_order():
         assert len({sample.text.split()[1] for several in results for sample in several}) == 6
         assert made(endpoint, concurrency=1) == results  # from the store
     assert len(bodies) == 6
+
+
+def test_a_cap_is_named_by_its_place_in_the_configuration():
+    asking = RequestsRun(prices=Prices(input=1, output=1), cap=0)
+    with (
+        server(echo) as (endpoint, bodies),
+        pytest.raises(GenerateError, match=r"^m: .* Raise run\.generators\.api\.cap and run again"),
+    ):
+        made(endpoint, asking=asking, generator="api")
+    assert not bodies
 
 
 def test_a_request_asks_for_what_is_configured():

@@ -188,6 +188,16 @@ def test_run_settings_reach_the_job_but_not_its_content():
     assert json.loads(rating.rate_traces(loaded, words).run_settings)["requests"]["concurrency"] == 3
 
 
+def test_a_draw_is_asked_as_its_generator_and_knows_where_that_is_configured():
+    study = config()
+    endpoint = {"kind": "url", "base_url": "https://a/v1", "api_key_env": "KEY"}
+    change(study, "generators.api", {"backend": "openai", "model": "big", "endpoint": endpoint, "draws": 2})
+    change(study, "run.generators", {"api": {"concurrency": 3}})
+    words = {"study": "microworld", "generator": "api.draw1"}
+    how = json.loads(generation.sample_traces(load_study(study), words).run_settings)
+    assert (how["requests"]["concurrency"], how["generator"]) == (3, "api")
+
+
 def test_the_micro_batch_of_kto_is_content_for_its_kl_term_depends_on_it():
     study = config()
     change(study, "run.methods.kto.micro_batch", 4)

@@ -64,7 +64,7 @@ def complete(
             settings.endpoint, Served(settings.model, checkpoint, settings.dtype, run.model), threads=threads, log_file=log_file
         ) as connection:
             ask = plainly(batch.ask if run.requests.batch else client.ask, settings.endpoint, checkpoint)
-            spending = Spending(settings.model, run.requests, "run.generators.<its name>")
+            spending = Spending(settings.model, run.requests, f"run.generators.{run.generator}")
             ask(connection, len(asked), body, answered, store=Store(connection.identity, spending), run=run.requests)
             spending.tell()
     except EndpointError as error:

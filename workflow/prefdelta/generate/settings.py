@@ -82,8 +82,9 @@ class PredictionsSettings(Strict):
 
 
 class GenerationRun(Strict):
-    """How a job that completes prompts is run: by transformers, vLLM, or requests."""
+    """How a job that completes prompts is run. ``generator``: the name under which ``requests`` stand in `run.generators`."""
 
     batch_size: int
     model: ModelRun
-    requests: RequestsRun
+    requests: RequestsRun = RequestsRun()
+    generator: str | None = None

@@ -53,15 +53,21 @@ def generator_sampling(study: Study, generator: CheckpointGenerator | OpenAIGene
 
 def requests_run(study: Study, generator: str) -> RequestsRun:
     """How requests to a generator are made; its draws are asked as it is."""
-    return study.run.generators.get(generator.partition(".draw")[0], RequestsRun())
+    return study.run.generators.get(_configured(generator), RequestsRun())
+
+
+def _configured(generator: str) -> str:
+    """The name in the configuration of a generator, or of that of which it is a draw."""
+    return generator.partition(".draw")[0]
 
 
 def _checkpoint(study: Study, model: str, backend: str) -> CheckpointSettings:
     return CheckpointSettings.model_validate({**inference(study, model).model_dump(), "backend": backend})
 
 
-def _run(study: Study, model: str | None, requests: RequestsRun | None = None) -> GenerationRun:
-    return GenerationRun(batch_size=study.run.batch_size, model=model_run(study, model), requests=requests or RequestsRun())
+def _run(study: Study, model: str | None, generator: str | None = None) -> GenerationRun:
+    asked = {"requests": requests_run(study, generator), "generator": _configured(generator)} if generator else {}
+    return GenerationRun.model_validate({"batch_size": study.run.batch_size, "model": model_run(study, model), **asked})
 
 
 def backend_modules(backend: str) -> tuple[str, ...]:
@@ -79,7 +85,7 @@ def sample_traces(study: Study, words: Mapping[str, str]) -> Job:
     generator = study.generators[name]
     data: list[str] = []
     sampling, seed = study.sampling.changed(), 0
-    requests, started = None, None
+    started = None
     backend: CheckpointSettings | ApiSettings | DatasetSettings
     match generator:
         case DatasetGenerator():
@@ -91,7 +97,7 @@ def sample_traces(study: Study, words: Mapping[str, str]) -> Job:
             kept = generator.model_dump(include=set(ApiSettings.model_fields))
             served = needed_model(study, name)
             backend = ApiSettings.model_validate({**kept, "dtype": inference(study, served).dtype if served else "auto"})
-            requests, started = requests_run(study, name), generator.endpoint.kind
+            started = generator.endpoint.kind
     if not isinstance(generator, DatasetGenerator):
         sampling = generator_sampling(study, generator)
         seed = derived_seed(study, "traces", generator.model, generator.seed)
@@ -103,7 +109,7 @@ def sample_traces(study: Study, words: Mapping[str, str]) -> Job:
             "data": data,
         },
         TracesSettings(generator=name, backend=backend, sampling=sampling, seed=seed),
-        _run(study, running_model(study, name), requests),
+        _run(study, running_model(study, name), name),
         backend_modules(backend.backend) + server_modules(started) + task_modules(study.prompts),
     )
 
