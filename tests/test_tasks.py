@@ -540,6 +540,16 @@ def test_a_null_of_a_task_of_lm_eval_is_no_item_and_many_are_an_error(tmp_path, 
         items("lm_eval:sums", source("many", [1, 2]), "s")
 
 
+def test_an_example_with_a_null_stands_in_no_prompt_of_lm_eval(tmp_path, caplog):
+    rows = [{"question": f"{n}+{n}", "answer": None if n == 7 else str(2 * n)} for n in range(1, 31)]
+    parquet(tmp_path / "set", rows, "train")
+    folder = parquet(tmp_path / "set", [row for row in rows if row["answer"]]).repo
+    text = LOCAL_TASK.replace("num_fewshot: 2", "num_fewshot: 20")
+    found = items("lm_eval:sums", but(sums(tmp_path, text), repo=folder), "s")
+    assert len(found) == 29 and not any("None" in row["prompt"] for row in found)
+    assert "split train" in caplog.text and "row 7 (answer)" in caplog.text
+
+
 def test_a_null_that_only_chooses_a_form_of_a_prompt_is_no_fault_nor_is_a_task_without_answers(tmp_path):
     form = "{% if hint is not none %}Hint: {{hint}}\\n{% endif %}Q: {{question}}"
     text = LOCAL_TASK.replace("Q: {{question}}", form).replace("fewshot_split: train\nnum_fewshot: 2\n", "")

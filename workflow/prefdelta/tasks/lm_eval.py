@@ -4,7 +4,7 @@ The prompt is the context that lm-eval builds (description, examples, question),
 stop sequences, filters and metric need, so grading loads no data set. The answer is what the filter makes of a response.
 
 The data come from the source's ``repo``, ``revision``, ``config`` (default: the task's) and ``files``, not from the task's
-``dataset_path``; the splits are the task's. A row is left out where a null of it would stand in the prompt or the answer. Further
+``dataset_path``; the splits are the task's. A row with a null that would stand in a prompt or answer is left out. Further
 options of the source: ``include_path``, a folder whose YAML files are used instead of lm-eval's own; ``filter`` and ``metric``,
 which must be named where the task has several.
 """
@@ -113,7 +113,10 @@ class Task:
             "multiple_target": task.multiple_target,
         }
         task.set_fewshot_seed(SEEDS["fewshot"])
-        docs = whole_rows(list(task.task_docs), source, lambda doc: _lacking(task, doc), "what prompts and answers are made of")
+        config = task.config
+        docs = _whole(list(task.task_docs), task, source, config.test_split or config.validation_split)
+        if config.num_fewshot:
+            task.sampler.replace_df(_whole(task.sampler.df, task, source, config.fewshot_split or config.training_split))
         rows = []
         for doc in docs:
             prompt = task.fewshot_context(doc, task.config.num_fewshot or 0, gen_prefix=task.doc_to_prefix(doc))
@@ -180,6 +183,12 @@ class Task:
             raise TaskError(f"{self.name} runs code of models in its own process; use livecodebench, which has a sandbox")
         if config.get("doc_to_image") or config.get("doc_to_audio"):
             raise TaskError(f"{self.name} asks about images or sounds; only text can be used")
+
+
+def _whole(docs: list[dict[str, Any]], task: ConfigurableTask, source: BenchmarkSource, split: str) -> list[dict[str, Any]]:
+    """Those of ``docs`` that are prompts, or examples in them, without a null. Raises DatasetError where many are not."""
+    where = source.model_copy(update={"split": split})
+    return whole_rows(docs, where, lambda doc: _lacking(task, doc), "what prompts and answers are made of")
 
 
 def _lacking(task: ConfigurableTask, doc: dict[str, Any]) -> list[str]:
