@@ -19,7 +19,8 @@ def folder(tmp_path):
     folder = tmp_path / """it's my "new" folder"""
     venv.create(folder / ".venv")
     (packages,) = (folder / ".venv").glob("lib/python*/site-packages")
-    (packages / "these.pth").write_text("\n".join(site.getsitepackages()))
+    # By `addsitedir`, which reads the .pth file of the installed package, too.
+    (packages / "these.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in site.getsitepackages()))
     return folder
 
 
@@ -42,7 +43,8 @@ def test_jobs_run(folder):
 
 def test_make_hands_paths_on_whole(folder):
     shutil.copy(REPOSITORY / "Makefile", folder)
-    for name in ("pyproject.toml", "constraints.txt"):
+    (folder / "envs").mkdir()
+    for name in ("pyproject.toml", "constraints.txt", "envs/build.txt", "envs/torch.txt"):
         (folder / name).touch()
     programs = folder / ".venv/bin"
     for name in ("python", "snakemake"):  # they write down what they are given
