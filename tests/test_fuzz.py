@@ -105,7 +105,23 @@ def test_a_configuration_is_a_study_or_a_message(config):
         assert json.loads(study.model_dump_json(), parse_constant=pytest.fail)
 
 
-PIECES = [*"\t\x00\ufeff{}[]|#'\"é", "*a", "&a ", "<<: *a", "!!set ", "%", "---\n", ": ", "- ", "? "]
+PIECES = [
+    *"\t\x00\ufeff{}[]|#'\"é",
+    "*a",
+    "&a ",
+    "<<: *a",
+    "!!set ",
+    "!!bool ",
+    "!!timestamp ",
+    "!!int ",
+    "!!omap ",
+    "!!str ",
+    "%",
+    "---\n",
+    ": ",
+    "- ",
+    "? ",
+]
 
 
 @st.composite
@@ -195,7 +211,23 @@ VALUES = st.sampled_from([*LEVELS, 0, 6, -1, 2.0, 10**400, "5", None, True, [1],
 OBJECTS = st.dictionaries(st.sampled_from([*DIMENSIONS, "other"]), VALUES).map(json.dumps)
 WHOLE = st.sampled_from(LEVELS).map(lambda level: json.dumps(dict.fromkeys(DIMENSIONS, level)))
 MARKS = ["<think>", "</think>", "<thinking>", "</thinking>", "[THINK]", "[/THINK]", "<|channel|>", "final<|message|>"]
-MARKS += [*'{}[]"\\,:5é\n ', "```json\n", "```", '{"factuality": 5', '"factuality": 3,', "Rating: 5"]
+MARKS += [
+    "<reason>",
+    "</reason>",
+    "<|plan|>",
+    "<b",
+    "<answer>",
+    "</s>",
+    "**",
+    "But",
+    ", ",
+    *'{}[]"\\,:5é\n ',
+    "```json\n",
+    "```",
+    '{"factuality": 5',
+    '"factuality": 3,',
+    "Rating: 5",
+]
 
 
 def texts(*parts, most=8):
@@ -205,7 +237,7 @@ def texts(*parts, most=8):
 
 
 ANSWERS = WHOLE | texts(WHOLE, OBJECTS, st.sampled_from(MARKS), st.sampled_from(MARKS), st.text(max_size=5))
-FINISHED = st.sampled_from(["stop", "stop", "stop", "length"])
+FINISHED = st.sampled_from(["stop", "stop", "stop", "length", None])
 
 
 @fuzzed
@@ -216,8 +248,8 @@ def test_a_rating_stands_in_the_response_of_a_whole_answer(content, reasoning, f
     assert (reason is None) == (None not in ratings.values())
     for name, level in ratings.items():
         if level is not None:
-            assert finish_reason == "stop" and level in LEVELS and type(level) is int
-            response = re.split(r"</think>|</thinking>|\[/THINK\]", content)[-1]
+            assert finish_reason != "length" and level in LEVELS and type(level) is int
+            response = re.split(r"</think>|</thinking>|</reason>|\[/THINK\]", content)[-1]
             assert re.search(rf'"{name}"\s*:\s*{level}(?![\d.eE])', response)
 
 

@@ -666,6 +666,11 @@ LONG = {
     "open strings": '{"' * 200_000,
     "thoughts": "<think>" * 50_000,
     "blocks": "```json\n" * 50_000,
+    "many thoughts": "".join(f"<a{number}>\n" for number in range(50_000)) + "x",
+    "thoughts within": "".join(f"<a{number}>" for number in range(25_000)) + "".join(f"</a{24_999 - n}>" for n in range(25_000)),
+    "ends of marks": "<a " + "| " * 100_000,
+    "decoration": "*_` ~" * 40_000 + "x",
+    "answers": (json.dumps(GOOD) + "\n") * 2000,
     "keys": json.dumps({f"key {number}": number for number in range(200_000)}),
 }
 
@@ -686,10 +691,41 @@ def test_a_text_without_end_is_missing_at_once(what):
         ("```json\n", "\n```\n**Why:** the steps follow."),
         ("My grades:\n```json\n", "\n```\nThat is all."),
         (r"As \frac{1}{2} shows: ", ""),
+        ("Here it is:\n", "\nThat is all."),
+        ("Here is my grading:\n\n", "\n\nExplanation: all steps follow."),
+        ("My grades:\n```json\n", "\n```\nwhere 4 is the level below the best"),
+        ("**", "**"),
+        ("`", "`"),
+        ("Grades:\n`", "`.\nThat is all."),
+        ("~~~json\n", "\n~~~"),
+        ("", "<end_of_turn>"),
+        ("<|im_start|>assistant\n", "<|im_end|>\n<|endoftext|>"),
+        ("", "<\uff5cend▁of▁sentence\uff5c>"),
+        ("<output>\n", "\n</output>"),
+        ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+        ("", " Done."),
+        ("", " (All steps follow.)"),
+        ("", "\n" + json.dumps(GOOD)),
+        (f"My grades:\n{json.dumps(GOOD)}\nOnce more:\n", ""),
+        (r"It opens \left\{ and closes nothing." + "\n", ""),
+        ("It writes f(x)={ and goes on.\n", "\nIt writes { twice."),
+        ('The trace prints {"a": 1}, and {}.\n', '\nIt should print {"a": 2}.'),
+        ("The trace opens a <think> block.\n", ""),
+        ("The trace's <think> and </think> are fine, and so is a <b>sum</b>.\n", "\nIts <think> is long."),
     ],
 )
 def test_one_object_that_stands_where_an_answer_does_is_read(before, after):
     assert read(before + json.dumps(GOOD) + after) == (GOOD, None)
+
+
+@pytest.mark.parametrize(
+    "after", ["\nBut step 2 is wrong, so I must lower", "\n\nThe plan", " Done.", "\n```\nThat is", "\n<|im_end|>\nSo"]
+)
+def test_an_object_with_text_after_it_counts_only_where_the_answer_is_known_to_be_whole(after):
+    assert read(fives(5) + after) == (json.loads(fives(5)), None)
+    reason = "text after the object of an answer that may be cut off"
+    assert read(fives(5) + after, finish_reason=None) == (dict.fromkeys(DIMENSIONS), reason)
+    assert read(f"Well:\n{fives(5)}<|im_end|>\n", finish_reason=None) == (json.loads(fives(5)), None)
 
 
 THOUGHTS = [  # before a draft, and between it and the answer
@@ -702,6 +738,19 @@ THOUGHTS = [  # before a draft, and between it and the answer
     ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
     ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final <|constrain|>json<|message|>"),
     ("analysisWe need levels: ", "assistantfinal"),
+    ('<thinking type="x">\n', "</thinking>"),
+    ("<reason>\n", "</reason>"),
+    ("", "</reason>"),
+    ("<antThinking>", "</antThinking>"),
+    ("<inner_monologue>A <b> and a </c/>\n", "</inner_monologue>\n"),
+    ("< think >\n", "</ think >"),
+    ("<|thinking|>", "<|/thinking|>"),
+    ("<|begin_of_thinking|>\n", "<|end_of_thinking|>\n"),
+    ("<|plan_start|>", "<|plan_end|>"),
+    ("<\uff5cbegin▁of▁plan\uff5c>", "<\uff5cend▁of▁plan\uff5c>"),
+    ("<|channel>thought\n", "<channel|>"),
+    ("[REASON]", "[/REASON]"),
+    ("Okay.\n<plan>\n", "\n</plan>\n"),
 ]
 
 
@@ -736,6 +785,8 @@ def test_an_object_that_the_trace_holds_is_no_rating_unless_it_is_the_whole_answ
         assert read(f"The trace:\n```json\n{fives(5)}\n```{after}", trace) == missing
     assert read(f"{quoting}. My grades: {fives(2)}", trace) == (json.loads(fives(2)), None)
     assert read(f"```json\n{fives(5)}\n```", trace) == read(fives(5), trace) == (json.loads(fives(5)), None)
+    for other in (f'{{"x": {fives(5)}}}', fives(5).replace('"', "'"), json.dumps(fives(5))):
+        assert read(f"It ends with\n{fives(5)}\nI would give it a two.", other) == missing
 
 
 def test_ratings_in_the_reasoning_alone_are_missing_and_it_is_said_where_they_stood():
@@ -750,7 +801,15 @@ def test_ratings_in_the_reasoning_alone_are_missing_and_it_is_said_where_they_st
         (f"First {json.dumps(GOOD)}, no: {json.dumps(GOOD)}", "more than one JSON object"),
         (f'{{"draft": {json.dumps(GOOD)}, "final": {{"factu', "not JSON"),
         (f"```json\n{json.dumps(GOOD)[:-1]}", "not JSON"),
-        (f"Here it is:\n{json.dumps(GOOD)}\nThat is all.", "no JSON object of its own"),
+        (f"It says\n{json.dumps(GOOD)}\nof itself.", "no JSON object of its own"),
+        (f"Own: {json.dumps(GOOD)}\nThat is all.", "no JSON object of its own"),
+        (f"{json.dumps(GOOD)}, it says.", "no JSON object of its own"),
+        (f"{{'draft':\n{json.dumps(GOOD)}\n}}", "not JSON"),
+        (f"{json.dumps(GOOD)}\n{fives(2)}", "more than one JSON object"),
+        (f"{json.dumps(GOOD)}\nNo, lower:\n{fives(2)[:40]}", "more than one JSON object"),
+        (f'{json.dumps(GOOD)}\nNo, lower:\n{{"ratings": {fives(2)}}}', "more than one JSON object"),
+        (f"{json.dumps(GOOD)}\nNo, lower: {{'factuality': 2, 'strategy", "more than one JSON object"),
+        (f"<plan>\n{json.dumps(GOOD)}\n</plan>\nWell.", "not JSON"),
         (f"{json.dumps(GOOD)} is what it says.", "no JSON object of its own"),
     ],
 )

@@ -47,21 +47,54 @@ RUBRIC = {
     ),
 }
 
-# Marks around thoughts as models write them: tags, Magistral's, Kimi's, Sky-T1's, Cohere's, and the channels of harmony (gpt-oss,
-# also as it reads where a server drops the special tokens).
-_NAMES = "think|thinking|thoughts?|reasoning|reflection|analysis|scratchpad|seed:think"
-_OPENED = re.compile(
-    rf"(?i:<(?:{_NAMES})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>|<\|channel\|>)|\A\s*analysis(?=[A-Z])"
+# Marks as models write them: tags, with bars or not, [THINK], ◁think▷, and the channels of harmony (gpt-oss, also as it reads
+# where a server drops the special tokens). Each opens or closes something by its form, whichever word it holds ...
+_MARK = re.compile(
+    r"(?P<final>(?i:assistantfinal|<\|channel\|>\s*final[^{}]{0,40}?<\|message\|>))"
+    r"|<(?P<lead>[|\uff5c/\s]*+)(?P<name>[A-Za-z](?:[\w.:▁-]*\w)?)(?P<tail>[\s|\uff5c/][^<>{}]*+)?>"
+    r"|[\[◁](?P<slash>/?)(?P<word>[A-Z_]{3,}(?=\])|\w+(?=▷))[\]▷]"
 )
-_CLOSED = re.compile(
-    rf"(?i:</(?:{_NAMES})>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>)|assistantfinal"
-    r"|<\|channel\|>\s*final[^{}]{0,40}?<\|message\|>"
-)
-# What may stand around an object that is a whole answer.
-_BEFORE = re.compile(r"(?:\s|```\w*|<\w+>|<\|\w+\|>)*")
-_AFTER = re.compile(r"(?:\s|```|</\w+>|<\|\w+\|>)*")
-_BLOCK_BEGINS, _BLOCK_ENDS = re.compile(r"```\w*\s*\Z"), re.compile(r"\s*```")
-_BRACE = re.compile(r"(\{(?=\s*[\"}]))|[{}]")  # the group: where an object may begin
+_BEGINS_OR_ENDS = re.compile(r"\A(?:begin|start|(end))(?:_?of_?|_)|_(?:begin|start|(end))\Z")
+_HARMONY = re.compile(r"\s*analysis(?=[A-Z])")
+# ... but for these, which stand around turns and answers, not around thoughts.
+_FRAMES = {
+    "s",
+    "bos",
+    "eos",
+    "eot",
+    "eom",
+    "eod",
+    "eot_id",
+    "eom_id",
+    "pad",
+    "unk",
+    "text",
+    "sentence",
+    "turn",
+    "turn_token",
+    "im",
+}
+_FRAMES |= {
+    "header_id",
+    "start",
+    "end",
+    "message",
+    "constrain",
+    "return",
+    "assistant",
+    "user",
+    "system",
+    "inst",
+    "box",
+    "response",
+}
+_FRAMES |= {"answer", "final_answer", "final", "output", "json", "result", "results", "rating", "ratings", "grade", "grades"}
+_FRAMES |= {"grading", "score", "scores", "code", "pre", "p", "br", "hr"}
+# What may stand around an object on its lines, possessive, so that no text takes long.
+_DECOR = re.compile(rf"(?:[\s*_]++|[`~]++\w*+|{re.sub('[?]P<[a-z]+>', '?:', _MARK.pattern)})*+")
+_BRACE = re.compile(r"(\{(?=\s*[\"'}]))|[{}]")  # the group: where an object may begin
+_BEGUN = re.compile(rf"(?i:\{{[\s\"'\u201c\u201d\\]*+(?:{'|'.join(DIMENSIONS)})\b)")  # ratings, whole or not
+_QUOTES = re.compile(r"[\s\"'\u201c\u201d\u2018\u2019\\]+")
 _TRIES = 1000  # beginnings in one answer: each is read up to its first error
 
 
@@ -116,12 +149,17 @@ def messages(problem: str, trace: str, dimensions: tuple[str, ...] = DIMENSIONS)
 def parse(choice: Choice, trace: str, dimensions: tuple[str, ...] = DIMENSIONS) -> tuple[dict[str, int | None], str | None]:
     """Ratings by dimension from a judge's answer about ``trace``, and why any is missing (None where none is).
 
-    They are read from one JSON object of a complete answer, in the response that follows a closed thought. It counts where it is
-    the whole response, or else is no object of the trace (which a judge may quote) and stands last, first on lines of its own, or
-    in a code block. Anything else is missing, as is a rating that is no level or stands twice: it never becomes a number.
+    They are read from the one JSON object with these keys in a complete answer, outside of thoughts. A thought is what stands
+    between marks of any word (`<word>`, `<|word|>`), but for those of turns and answers; one that opens a line and is never
+    closed has no response. The object counts where it is the whole response, or else is none that the trace holds (which a
+    judge may quote) and stands last, or at the beginning of a line in no sentence that goes on after it. Objects that stand so
+    and are the same agree. Anything else is missing, as is a rating that is no level or stands twice: it never becomes a number.
+
+    Whether prose after an object explains it or takes it back can't be told by its form. Such an object counts where the
+    server says that the answer came to its end (`stop`): one who takes it back is asked for, and would give, another.
     """
     ratings: dict[str, int | None] = dict.fromkeys(dimensions)
-    answer = _answer(choice, trace)
+    answer = _answer(choice, trace, dimensions)
     if isinstance(answer, str):
         return ratings, answer
     if not answer.keys() & ratings.keys():
@@ -130,11 +168,10 @@ def parse(choice: Choice, trace: str, dimensions: tuple[str, ...] = DIMENSIONS) 
     return ratings, "no level from 1 to 5" if None in ratings.values() else None
 
 
-def _answer(choice: Choice, trace: str) -> dict[str, Any] | str:
+def _answer(choice: Choice, trace: str, dimensions: tuple[str, ...]) -> dict[str, Any] | str:
     """The object that answers, or why there is none."""
     content = (choice.content or "").strip()
-    response = content[max((mark.end() for mark in _CLOSED.finditer(content)), default=0) :]
-    thinking = _OPENED.search(response) is not None
+    response, thinking = _response(content)
     if choice.finish_reason == "length":
         return "thought not closed" if thinking else "cut off at max_tokens"
     if not content:
@@ -147,25 +184,91 @@ def _answer(choice: Choice, trace: str) -> dict[str, Any] | str:
     found = _objects(response)
     if not found:
         return "not JSON"
-    if len(found) > 1 or not _alone(response, *found[0][1:]):
-        quoted = [one[0] for one in _objects(trace)]
-        found = [one for one in found if one[0] not in quoted]
-    if len(found) > 1:
-        return "more than one JSON object"
-    if not found or not _placed(response, *found[0][1:]):
+    answer, begin, end = found[0]
+    if len(found) == 1 and _DECOR.fullmatch(response, 0, begin) and _DECOR.fullmatch(response, end):
+        return answer
+    quoted, squeezed = [one[0] for one in _objects(trace)], _QUOTES.sub("", trace)
+    own = [
+        (answer, begin, end)
+        for answer, begin, end in [one for one in found if one[0].keys() & {*dimensions}] or found
+        if answer not in quoted and _QUOTES.sub("", response[begin:end]) not in squeezed
+    ]
+    if not own:
         return "no JSON object of its own"
-    return found[0][0]
-
-
-def _alone(response: str, begin: int, end: int) -> bool:
-    return bool(_BEFORE.fullmatch(response, 0, begin) and _AFTER.fullmatch(response, end))
+    *drafts, (answer, begin, end) = own
+    read = {one[1] for one in found}
+    if any(draft != answer or not _placed(response, *place) for draft, *place in drafts) or any(
+        begun.start() not in read for begun in _BEGUN.finditer(response, end)
+    ):
+        return "more than one JSON object"
+    if not _placed(response, begin, end):
+        return "no JSON object of its own"
+    if choice.finish_reason != "stop" and not _DECOR.fullmatch(response, end):
+        return "text after the object of an answer that may be cut off"
+    return answer
 
 
 def _placed(response: str, begin: int, end: int) -> bool:
-    """Whether the object from ``begin`` to ``end`` stands where an answer does: in the midst of a text it may be a quotation."""
-    first = _BEFORE.fullmatch(response, 0, begin) and response[end : end + 1] in ("", "\r", "\n")
-    block = _BLOCK_BEGINS.search(response, 0, begin) and _BLOCK_ENDS.match(response, end)
-    return bool(first or block or _AFTER.fullmatch(response, end))
+    """Whether the object from ``begin`` to ``end`` stands where an answer does: within a sentence it may be a quotation."""
+    after = _DECOR.match(response, end)
+    assert after
+    if after.end() == len(response):
+        return True
+    follows, line = response[after.end()], response.rfind("\n", 0, begin) + 1
+    goes_on = (follows.islower() or follows in ",;:)]}") and after[0].count("\n") < 2
+    return bool(_DECOR.fullmatch(response, line, begin)) and not goes_on
+
+
+def _response(content: str) -> tuple[str, bool]:
+    """``content`` without its thoughts, and whether it ends within one.
+
+    A mark that closes what nothing opened ends a thought that the prompt has begun. One that opens within a line, and that
+    nothing closes, is only spoken of.
+    """
+    pieces, done = [], 0
+    for _, begin, end in _objects(content):  # what looks like a mark within a string of an object is none
+        pieces += [content[done:begin], " " * (end - begin - 1), "."]
+        done = end
+    text = "".join([*pieces, content[done:]])
+    opened: dict[str, tuple[int, bool]] = {}  # by name, in order: where, and whether that is the beginning of a line
+    cuts: list[tuple[int, int]] = []
+    at, beginning = 0, True
+    for mark in _MARK.finditer(text):
+        _, newline, line = text[at : mark.start()].rpartition("\n")
+        beginning = (beginning or bool(newline)) and not line.strip("*_`~ \t\r")
+        at = mark.end()
+        name, closes = _named(mark)
+        if name in _FRAMES:
+            continue
+        if not closes:
+            if name not in opened or (beginning and not opened[name][1]):
+                opened.pop(name, None)
+                opened[name] = (mark.start(), beginning)
+            continue
+        begin = opened[name][0] if name in opened else 0
+        while opened and next(reversed(opened.values()))[0] >= begin:
+            opened.popitem()
+        while cuts and cuts[-1][0] >= begin:
+            cuts.pop()
+        cuts.append((begin, at))
+        beginning = True
+    begun = next((begin for begin, beginning in opened.values() if beginning), len(text))
+    kept = zip([0, *(end for _, end in cuts)], [*(begin for begin, _ in cuts), len(content)], strict=True)
+    response = "".join(content[begin:end] for begin, end in kept)
+    return response, bool(_HARMONY.match(response) or not _DECOR.fullmatch(text, begun))
+
+
+def _named(mark: re.Match[str]) -> tuple[str, bool]:
+    """What a `_MARK` opens or closes, and whether it closes it."""
+    if mark["final"]:
+        return "", True
+    lead, tail = mark["lead"] or mark["slash"] or "", (mark["tail"] or "").strip()
+    if tail.endswith("/"):
+        return "br", False  # opens nothing, as a line break
+    name = (mark["name"] or mark["word"]).lower().replace("▁", "_")
+    ends = any(edge[1] or edge[2] for edge in _BEGINS_OR_ENDS.finditer(name))
+    barred = tail in ("|", "\uff5c") and not lead  # <channel|>
+    return _BEGINS_OR_ENDS.sub("", name), ends or "/" in lead or barred
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -182,15 +285,20 @@ def _objects(text: str) -> list[tuple[dict[str, Any], int, int]]:
     places where they begin and end.
     """
     found: list[tuple[dict[str, Any], int, int]] = []
-    done = depth = tries = 0
+    within: list[bool] = []  # for each open brace, whether an object may begin there; those of prose and formulas hide nothing
+    done = tries = hidden = 0
     for brace in _BRACE.finditer(text):
         if brace.start() < done:
             continue
-        if brace[1] and depth == 0 and tries < _TRIES:
+        if brace[1] and not hidden and tries < _TRIES:
             tries += 1
             with contextlib.suppress(ValueError, RecursionError):
                 answer, done = _DECODER.raw_decode(text, brace.start())
                 found.append((answer, brace.start(), done))
                 continue
-        depth = max(0, depth + (1 if brace[0] == "{" else -1))
+        if brace[0] == "{":
+            within.append(bool(brace[1]))
+            hidden += within[-1]
+        elif within:
+            hidden -= within.pop()
     return found
