@@ -84,6 +84,8 @@ def _faults(node: yaml.Node, numbers: Iterator[int], path: str = "", depth: int 
     elif number >= MOST:
         if number == MOST:
             yield f"{line}: more than {MOST} values, with those that aliases (`*name`) stand for"
+    elif isinstance(node, yaml.CollectionNode) and node.tag not in COLLECTIONS:
+        yield f"{line}: {path.removesuffix('.')} has the tag {_tag(node)}, which no setting has: take it away"
     elif isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -105,15 +107,21 @@ def _faults(node: yaml.Node, numbers: Iterator[int], path: str = "", depth: int 
         yield f"{line}: {path.removesuffix('.')} was read as {given} by YAML: put it in quotes, or write another"
 
 
+COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 KINDS = ("text", "nothing", "true", "false", "a number")  # what settings are made of
 
 
+def _tag(node: yaml.Node) -> str:
+    return str(node.tag).rpartition(":")[2]
+
+
 def _read_as(node: yaml.ScalarNode) -> str:
-    """What YAML 1.1 takes an unquoted text for. Raises yaml.MarkedYAMLError for a tag that a configuration can't have."""
+    """What YAML 1.1 takes a text for, by its form or its tag. Raises yaml.MarkedYAMLError for a tag that is not known."""
     try:
         value = yaml.constructor.SafeConstructor().construct_object(node)
-    except ValueError as error:
-        return f"a number or a date that can't be ({error})"
+    # What a tag such as `!!bool` or `!!timestamp` meets in a text that is none: PyYAML checks for nothing.
+    except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
+        return f"a {_tag(node)} that can't be ({error})"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
