@@ -92,6 +92,32 @@ def test_all_that_latex_would_not_set_as_it_is_is_escaped():
     )
 
 
+@pytest.mark.parametrize("text", ["[1ex] a", "*", "[-1]*", " [x"])
+def test_no_cell_is_an_argument_of_the_row_before_it(text, tmp_path):
+    write_result_table(coverage(text), Coverage, tmp_path / "coverage.csv")
+    tex = (tmp_path / "coverage.tex").read_text()
+    assert not re.search(r"(\\\\|\\\w+rule)\s*[\[*(]", tex)
+    assert text.replace("[", "{[}").replace("*", "{*}") in tex
+
+
+def test_signs_in_a_row_stay_signs_in_latex():
+    assert latex_cell("a--b ---c ``d'' ?` !` -1, 'e") == "a-{}-b -{}-{}-c `{}`d'{}' ?{}` !{}` -1, 'e"
+
+
+@pytest.mark.parametrize(
+    "text, cell",
+    [
+        ("_x_ __y__ a_b a__b _", r"\_x\_ \_\_y\_\_ a_b a\_\_b \_"),
+        ("思_考 1_2 (_a_)", r"思_考 1_2 (\_a\_)"),
+        ("https://x.org, HTTP://x, ftp://y", r"https\://x.org, HTTP\://x, ftp\://y"),
+        ("www.x.org WWW.y.org a.b: c", r"www\.x.org WWW\.y.org a.b: c"),
+        ("$x$ $$y$$", r"\$x\$ \$\$y\$\$"),
+    ],
+)
+def test_a_cell_of_markdown_has_no_emphasis_address_or_formula(text, cell):
+    assert markdown_cell(text) == cell
+
+
 def test_a_text_is_one_cell_of_markdown_without_code_links_or_html():
     assert markdown_cell("a|b\\|c\n`d` <img> [e](f) *g* ~h~ &lt;") == (r"a\|b\\\|c \`d\` \<img> \[e](f) \*g\* \~h\~ \&lt;")
 

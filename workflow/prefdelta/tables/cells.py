@@ -9,6 +9,10 @@ import polars.selectors as cs
 _LATEX = {character: rf"\{character}" for character in "_%&#${}"}
 _LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
 _LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}"}
+_LATEX |= {"[": "{[}", "*": "{*}"}  # what the end of the row before, or a rule, would take as its argument
+_LIGATURE = re.compile(r"(?<=[-`',?!])(?=[-`',])")  # within what LaTeX sets as one sign, such as a dash
+# What begins something in Markdown: an underscore does so outside of words only, an address only behind its scheme or `www`.
+_MARKDOWN = re.compile(r"[\\|`*~\[<&$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE)
 # What a spreadsheet computes; the signs of full width in Chinese and Japanese ones.
 _FORMULA = r"^('*[=+\-@\t\r\n\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}])"
 
@@ -31,12 +35,12 @@ def visible(text: str) -> str:
 
 def latex_cell(text: str) -> str:
     """``text`` in one line, with everything escaped that LaTeX would not set as it is."""
-    return "".join(_LATEX.get(character, character) for character in _line(text))
+    return _LIGATURE.sub("{}", "".join(_LATEX.get(character, character) for character in _line(text)))
 
 
 def markdown_cell(text: str) -> str:
-    """``text`` in one line, with everything escaped that would end the cell, or be code, a link, emphasis or HTML."""
-    return re.sub(r"([\\|`*~\[<&])", r"\\\1", _line(text))
+    """``text`` in one line, with everything escaped that would end the cell, or be code, a link, emphasis, a formula or HTML."""
+    return _MARKDOWN.sub(r"\\\g<0>", _line(text))
 
 
 def formulas_as_texts(frame: pl.DataFrame) -> pl.DataFrame:
