@@ -1,5 +1,6 @@
 """What benchmarks share: the instruction, the boxed answer, and scoring of mathematics by math-verify."""
 
+import dataclasses
 import functools
 import re
 from collections.abc import Iterator, Sequence
@@ -10,18 +11,23 @@ from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, veri
 from prefdelta.data.dataset import load_rows
 from prefdelta.study.sources import BenchmarkSource
 from prefdelta.tasks import Grade, TaskError, workers
-from prefdelta.tasks.latex import last_boxed, option, spelled, words
+from prefdelta.tasks.latex import last_boxed, option, quantity, spelled, words
 
 # The wording is ours, after what the cards of DeepSeek-R1 and Qwen recommend for mathematics.
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
-_MARKED = re.compile(r"^#{4}\s*(\S.*?)\s*$", re.MULTILINE)  # as in the solutions of GSM8K
+_MARKED = re.compile(r"^#{4}\s*+(\S.*)$", re.MULTILINE)  # as in the solutions of GSM8K
 _DECIMAL = re.compile(r"-?(?:\d+(?:\.\d*)?|\.\d+)")
 _IN_BASE = re.compile(r"-?[\dA-Fa-f]+_(?:\{\d+\}|\d)")
 _INTEGER = re.compile(r"-?\d{1,1000}")
 TAIL = 500  # characters: where an answer without a box is looked for
+# math-verify's own, but for its dropping of what it takes for units: that is done by `quantity`.
+_AS_IT_IS = dataclasses.replace(LatexExtractionConfig().normalization_config, units=False)
 # Only what is announced as the answer: else any number of an unfinished text would be one.
-_ANNOUNCED = [LatexExtractionConfig(try_extract_without_anchor=False), ExprExtractionConfig(try_extract_without_anchor=False)]
+_ANNOUNCED = [
+    LatexExtractionConfig(try_extract_without_anchor=False, normalization_config=_AS_IT_IS),
+    ExprExtractionConfig(try_extract_without_anchor=False),
+]
 
 
 def ask(problem: str, instruction: str = INSTRUCTION) -> str:
@@ -43,11 +49,11 @@ def integer(name: str, value: Any) -> str:
 @functools.lru_cache(maxsize=4096)
 def parsed(answer: str) -> tuple[Any, ...]:
     """What math-verify reads in ``answer``: a sympy expression and its text, or the text alone, or nothing. It may never end."""
-    return tuple(parse(f"\\boxed{{{answer}}}", [LatexExtractionConfig()], parsing_timeout=None))
+    return tuple(parse(f"\\boxed{{{answer}}}", [LatexExtractionConfig(normalization_config=_AS_IT_IS)], parsing_timeout=None))
 
 
 def equal(answer: str, reference: str) -> bool:
-    """Whether two answers are the same by math-verify, whose rules for units, sets and rounding hold. It may never end."""
+    """Whether two answers are the same by math-verify, whose rules for sets and rounding hold. It may never end."""
     return bool(verify(list(parsed(reference)), list(parsed(answer)), timeout_seconds=None))
 
 
@@ -76,14 +82,18 @@ class MathTask:
 
     def plainly(self, answer: str, reference: str) -> bool | None:
         """Whether ``answer`` is right where that is plain to see, as of equal texts, integers, words and options; else None."""
+        if _compact(answer) == _compact(reference):
+            return True
+        if quantity(answer).differs(quantity(reference)):
+            return False
         ours, theirs = spelled(answer), spelled(reference)
         if ours == theirs:
             return True
         if _INTEGER.fullmatch(ours) and _INTEGER.fullmatch(theirs):
             return int(ours) == int(theirs)
-        if (letter := option(reference)) and letter == option(answer):
-            return True
-        numbers = [re.sub(r"\s*\\?%$", "", text) for text in (ours, theirs)]
+        if (letter := option(reference)) and letter == option(answer) and (len(answer) > 1 or len(reference) > 1):
+            return True  # alone, i and I are variables
+        numbers = [re.sub(r"\\?%$", "", text).rstrip() for text in (ours, theirs)]
         if _DECIMAL.fullmatch(numbers[0]) and numbers[0] == numbers[1]:
             return True  # 50 % and 50; that it is also 0.5 is for math-verify to say
         if _IN_BASE.fullmatch(ours) and _IN_BASE.fullmatch(theirs):
@@ -122,12 +132,17 @@ class MathTask:
         return [grade or _padded(found[place]) for place, grade in enumerate(grades)]
 
 
+def _compact(answer: str) -> str:
+    """``answer`` without the spaces after commas and between a number and what is multiplied by it."""
+    return re.sub(r"(?<=\d) +(?=[A-Za-z\\])|(?<=,) +", "", answer.strip())
+
+
 def _marked(response: str) -> str | None:
     """The last boxed answer, else what follows the last ``####``."""
     if (boxed := last_boxed(response)) is not None:
         return boxed
     marked = _MARKED.findall(response)
-    return str(marked[-1]) if marked else None
+    return str(marked[-1]).rstrip() if marked else None
 
 
 def _announces(response: str) -> bool:

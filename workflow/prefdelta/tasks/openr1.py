@@ -23,6 +23,7 @@ from prefdelta.data.dataset import load_rows
 from prefdelta.study.sources import CorpusSource, Source
 from prefdelta.tasks import prompt_id, workers
 from prefdelta.tasks.common import MathTask, equal, parsed
+from prefdelta.tasks.latex import spelled
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +95,11 @@ class Task(MathTask):
 
     def checked(self, answer: str) -> Iterator[str]:
         """Yields what is wrong with ``answer`` as a reference, or an empty text."""
-        expressions = list(parsed(answer))
+        expressions = list(parsed(spelled(answer)))
         if all(isinstance(expression, str) for expression in expressions):
             yield "can't be parsed"
         else:
-            yield "" if equal(answer, answer) else "does not equal itself"
+            yield "" if equal(spelled(answer), spelled(answer)) else "does not equal itself"
 
 
 def _fault(problem: str, answer: str, kind: str | None, fewest: int, most: int) -> tuple[str, str] | None:
