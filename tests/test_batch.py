@@ -279,9 +279,9 @@ def test_what_a_cancelled_batch_has_answered_is_kept(tmp_path):
 
 
 def test_a_request_that_is_refused_for_good_is_an_error_and_the_others_are_kept(tmp_path):
-    refused = 404, {"error": {"message": "unknown model"}}
+    refused = 401, {"error": {"message": "unknown key"}}
     provider = Provider(lambda body: refused if body["seed"] == 0 else echo(body))
-    with provider.serving() as endpoint, pytest.raises(EndpointError, match="unknown model"):
+    with provider.serving() as endpoint, pytest.raises(EndpointError, match="unknown key"):
         asked(endpoint, 3)
     assert len(entries(tmp_path / "store")) == 2
 
@@ -323,6 +323,110 @@ def test_what_the_provider_does_not_know_is_done_without(caplog):
         assert asked(endpoint, 3, lambda number: {**body(number), "response_format": {}})[2] == ["2", "2"]
     assert [len(upload) for upload in provider.uploads] == [3, 3, 6]
     assert caplog.text.count("does not know") == 2
+
+
+@pytest.mark.parametrize("answer", [echo, lambda body: (200, content("a"))], ids=["response_format", "n in silence"])
+def test_what_a_provider_lacks_is_known_to_a_rerun(answer):
+    def question(number):
+        return {**body(number), "response_format": {}}
+
+    unknown = 400, {"error": {"message": "'response_format' is not supported", "param": "response_format"}}
+    provider = Provider(lambda body: unknown if "response_format" in body else answer(body))
+    with provider.serving() as endpoint:
+        found = asked(endpoint, 3, question)
+        n_batches = len(provider.batches)
+    assert asked(endpoint, 3, question) == found
+    assert len(provider.batches) == n_batches
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [(200, {"choices": []}), (200, "bad"), (200, None), (500, {"error": "oops"}), (404, {"error": "no"}), (451, {"error": "no"})],
+    ids=str,
+)
+def test_a_request_that_two_batches_have_left_without_an_answer_is_missing(poison):
+    provider = Provider(lambda body: poison if body["seed"] == 30 else echo(body))
+    with provider.serving() as endpoint:
+        for _ in range(2):
+            assert asked(endpoint, 20) == {number: [None if number == 3 else str(number)] * 2 for number in range(20)}
+    tries = 2 if poison[0] in (200, 500) else 1
+    assert [len(upload) for upload in provider.uploads] == [20] + [1] * (2 * tries - 1)
+
+
+def test_so_many_in_a_row_that_a_batch_refuses_end_the_job():
+    refused = 400, {"error": {"message": "Computer says no"}}
+    provider = Provider(lambda body: refused if body["seed"] >= 9800 else echo(body))
+    with provider.serving() as endpoint, pytest.raises(EndpointError, match="none of 20 questions in a row"):
+        asked(endpoint, 1000)
+
+
+class Odd(Provider):
+    """Its first batch has lines in its output that ``odd`` makes of good ones, from the third."""
+
+    def __init__(self, odd):
+        super().__init__(echo)
+        self.odd = odd
+
+    def file(self, text):
+        if '"method"' not in text and len(self.batches) == 1:
+            lines = text.splitlines()
+            text = "".join(f"{line}\n" for line in [*lines[:2], *map(self.odd, lines[2:])])
+        return super().file(text)
+
+
+def answering(response):
+    return lambda line: json.dumps({**json.loads(line), "response": response})
+
+
+ODD = {
+    "no JSON": lambda line: "garbage",
+    "torn": lambda line: line[:-5],
+    "a list": lambda line: "[1]",
+    "deep": lambda line: "[" * 100_000,
+    "empty": lambda line: "{}",
+    "a list for a name": lambda line: json.dumps({**json.loads(line), "custom_id": [1]}),
+    "another name": lambda line: json.dumps({**json.loads(line), "custom_id": "0" * 64}),
+    "the response a list": answering([1]),
+    "the response a text": answering("x"),
+    "no status": answering({"status_code": None}),
+    "a status in words": answering({"status_code": "fine", "body": content("a", "b")}),
+    "too long": lambda line: line[:-1] + " " * (17 << 20) + "}",
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_lines_of_a_batch_are_left_out_and_their_requests_asked_again(odd, tmp_path, caplog):
+    provider = Odd(ODD[odd])
+    with provider.serving() as endpoint:
+        assert asked(endpoint, 4) == {number: [str(number)] * 2 for number in range(4)}
+    assert [len(upload) for upload in provider.uploads] == [4, 2]
+    assert len(entries(tmp_path / "store")) == 4
+    assert ("is no answer" in caplog.text) == (odd != "no status")
+
+
+def test_a_status_in_digits_is_one():
+    provider = Odd(lambda line: line.replace('"status_code": 200', '"status_code": "200"'))
+    with provider.serving() as endpoint:
+        assert asked(endpoint, 4)[3] == ["3", "3"]
+    assert len(provider.uploads) == 1
+
+
+def test_a_batch_of_which_nothing_can_be_read_is_kept(tmp_path):
+    provider = Provider(echo)
+    plain = provider.file
+    provider.file = lambda text: plain(text if '"method"' in text else "<html>\nBad gateway\n")
+    with provider.serving() as endpoint:
+        with pytest.raises(EndpointError, match="no line that can be read"):
+            asked(endpoint, 2)
+        assert waiting(tmp_path / "store") == [".json", ".jsonl"]
+        (output,) = [name for name, text in provider.files.items() if text.startswith("<html>")]
+        lines = map(json.loads, provider.files[next(iter(provider.files))].splitlines())
+        replies = [
+            {"custom_id": line["custom_id"], "response": {"status_code": 200, "body": echo(line["body"])[1]}} for line in lines
+        ]
+        provider.files[output] = "".join(json.dumps(reply) + "\n" for reply in replies)
+        assert asked(endpoint, 2)[1] == ["1", "1"]
+    assert len(provider.batches) == 1
 
 
 def test_a_batch_of_another_account_is_an_error_that_names_the_file(tmp_path):

@@ -6,11 +6,13 @@ import logging
 import pytest
 from loopback import KEY, completion, server
 from providers import PROVIDERS, error
+from starlette.responses import JSONResponse
 from test_client import asked
 
 from prefdelta.endpoint.answers import choices
 from prefdelta.endpoint.refusals import Refusal, Terms
 from prefdelta.endpoint.serving import EndpointError
+from prefdelta.endpoint.store import Store
 
 SPARED = {"n", "seed", "response_format", "max_tokens"}
 
@@ -72,7 +74,10 @@ def test_a_job_gets_on_with_whatever_a_provider_says(name, caplog):
 
 
 LIMITS = ["length", "MAX_TOKENS", "max_tokens", "model_length", "model_context_window_exceeded"]
+LIMITS += ["time_limit", "max_completion_tokens", "truncated", "incomplete", "not_finished", "ERROR_LIMIT", "max_time"]
+LIMITS += ["contextLengthReached", "maxPredictedTokensReached", "token_limit", "output_limit_exceeded"]
 NO_ANSWER = {"content_filter": "filter", "SAFETY": "filter", "content_filter: RECITATION": "filter", "refusal": "model"}
+NO_ANSWER |= {reason: f"'{reason}'" for reason in ("other", "language", "user_cancel", "rainbow")}
 NO_ANSWER |= {"tool_calls": "'tool_calls'", "tool_use": "'tool_use'", "guardrail_intervened": "filter"}
 
 
@@ -87,14 +92,14 @@ def test_ends_of_all_servers_are_stop_or_length_or_no_answer():
         assert (ended(reason).finish_reason, ended(reason).declined) == ("length", None), reason
     for reason, told in NO_ANSWER.items():
         assert told in ended(reason).declined
-    for reason in ("error", "abort", "insufficient_system_resource"):
+    for reason in ("error", "abort", "canceled", "insufficient_system_resource"):
         with pytest.raises(ValueError, match=reason):
             ended(reason)
 
 
-def test_an_end_that_nobody_knows_is_told_and_counts_as_complete(caplog):
-    assert (ended("rainbow").finish_reason, ended("rainbow").declined) == ("stop", None)
-    assert caplog.text.count("rainbow") == 1
+def test_an_end_that_nobody_knows_is_told_once(caplog):
+    assert ended("moon").declined == ended("moon").declined == "ended with 'moon'"
+    assert caplog.text.count("moon") == 1
 
 
 @pytest.mark.parametrize(
@@ -123,7 +128,7 @@ def single(number):
     return {"model": "m", "messages": [{"role": "user", "content": str(number)}], "seed": number + 1}
 
 
-@pytest.mark.parametrize("status", [400, 403, 413, 422])
+@pytest.mark.parametrize("status", [400, 403, 404, 406, 413, 422, 451])
 def test_few_refusals_among_answers_are_missing_answers_with_a_reason(status, caplog):
     with server(few(25, status=status)) as (endpoint, _):
         found = asked(endpoint, 100, single)
@@ -145,7 +150,7 @@ def test_too_large_a_share_of_refusals_ends_the_job():
     assert len(bodies) < 120
 
 
-@pytest.mark.parametrize("status", [401, 402, 404, 405, 501])
+@pytest.mark.parametrize("status", [401, 402, 405, 410, 501])
 def test_what_holds_for_all_requests_ends_the_job_at_the_first(status):
     with server(few(10, "no", status)) as (endpoint, bodies), pytest.raises(EndpointError, match=f"{status}: no"):
         asked(endpoint, 1000, single, concurrency=1)
@@ -157,6 +162,109 @@ def test_an_account_without_money_ends_the_job_though_it_is_called_a_rate_limit(
     with server(lambda n, body: spent.response()) as (endpoint, bodies), pytest.raises(EndpointError, match="current quota"):
         asked(endpoint, 5, single, concurrency=1)
     assert len(bodies) == 1
+
+
+BROKE = {
+    "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade.": 400,
+    "Access denied, please make sure your account is in good standing: your balance is not enough": 400,
+    "Your team has either used all available credits or reached its monthly spending limit.": 403,
+    "You have reached your specified API usage limits.": 400,
+    "Insufficient Balance": 429,
+    "No payment method: add one": 404,
+    "Insufficient credits": 500,
+    "insufficient_user_quota": 403,
+}
+
+
+@pytest.mark.parametrize("words", BROKE)
+def test_an_account_without_money_ends_the_job_in_whatever_words(words):
+    def respond(n, body):
+        return completion("2") if n <= 6 else error(BROKE[words], words).response()
+
+    with server(respond) as (endpoint, bodies), pytest.raises(EndpointError, match="want of money") as failed:
+        asked(endpoint, 24, single, concurrency=1)
+    assert words in str(failed.value)
+    assert len(bodies) == 7
+
+
+def test_a_limit_of_rate_or_size_that_names_where_to_pay_is_no_want_of_money():
+    page = "Need more? Upgrade at https://console.example.com/settings/billing"
+    said = ["You exceeded your current quota, please check your plan and billing details.", f"Rate limit reached. {page}"]
+    assert [Refusal(429, words).passing for words in said] == [True, True]
+    assert not Refusal(413, f"Request too large. {page}").broke
+    assert not Refusal(400, page).broke
+
+
+def test_so_many_questions_in_a_row_without_an_answer_end_the_job_whatever_their_share():
+    def respond(n, body):
+        return completion("2") if n <= 900 else error(400, "Computer says no").response()
+
+    with server(respond) as (endpoint, bodies), pytest.raises(EndpointError, match="none of 20 questions in a row"):
+        asked(endpoint, 1000, single)
+    assert len(bodies) < 940
+
+
+def test_more_refusals_than_answers_end_the_job():
+    def respond(n, body):
+        return completion("2") if n <= 6 else error(400, "Computer says no").response()
+
+    with server(respond) as (endpoint, _), pytest.raises(EndpointError, match="refused 12 requests, and answered 6: 400"):
+        asked(endpoint, 18, single)
+
+
+def test_one_question_that_is_refused_however_often_it_is_asked_leaves_the_others():
+    def question(number):
+        return {**single(0 if 900 <= number < 925 else number + 1), "seed": number}
+
+    def respond(n, body):
+        return error(400, "no").response() if body["messages"][0]["content"] == "0" else completion("2")
+
+    with server(respond) as (endpoint, _):
+        found = asked(endpoint, 1000, question)
+    assert [number for number in found if found[number][0].declined] == list(range(900, 925))
+
+
+def test_refusals_far_apart_are_no_row_to_a_rerun_that_meets_only_them():
+    with server(few(25)) as (endpoint, bodies):
+        asked(endpoint, 750, single)
+        asked(endpoint, 750, single)
+    assert len(bodies) == 780
+
+
+POISON = {
+    "500": lambda: error(500, "internal").response(),
+    "no choices": lambda: JSONResponse({"id": "x", "choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 0}}),
+    "choices are null": lambda: JSONResponse({"choices": None}),
+    "failed amidst": lambda: completion("x", finish_reason="error"),
+    "too large": lambda: completion("x" * (17 << 20)),
+    "404": lambda: error(404, "no endpoint can handle this").response(),
+    "406": lambda: error(406, "blocked").response(),
+    "451": lambda: error(451, "blocked").response(),
+}
+
+
+@pytest.mark.parametrize("place", [0, 3, 19])
+@pytest.mark.parametrize("poison", POISON)
+def test_one_request_that_always_fails_is_a_missing_answer_also_to_a_rerun(poison, place):
+    def respond(n, body):
+        return POISON[poison]() if body["seed"] == place + 1 else completion("2")
+
+    with server(respond) as (endpoint, _):
+        for _ in range(2):
+            found = asked(endpoint, 20, single, retries=1)
+            declined = {number: found[number][0].declined for number in found if found[number][0].declined}
+            assert list(declined) == [place]
+            assert declined[place].startswith(("declined by the endpoint", "failed at each try"))
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_server_that_fails_all_from_some_time_on_ends_the_job(status):
+    def respond(n, body):
+        return completion("2") if n <= 10 else error(status, "down").response()
+
+    with server(respond) as (endpoint, bodies), pytest.raises(EndpointError, match=f"failed after 1 retries: {status}: down"):
+        asked(endpoint, 1000, single, retries=1)
+    assert len(bodies) < 50
 
 
 def test_refusals_that_a_rerun_meets_again_do_not_end_it():
@@ -196,10 +304,11 @@ def test_a_key_that_is_omitted_is_never_sent():
 
 def test_a_key_is_left_out_by_itself_only_at_its_default():
     terms = Terms("u", frozenset())
+    terms.keep(Store({}))
     refused = Refusal(400, json.dumps({"error": {"message": "top_p is not supported", "param": "top_p"}}))
     assert terms.refuse(refused, {"model": "m", "messages": [], "top_p": 1.0}) is None
-    assert terms.parts({"top_p": 1.0}) == [{}]
-    assert terms.parts({"top_p": 0.9}) == [{"top_p": 0.9}]
+    assert terms.parts({"model": "m", "top_p": 1.0}) == [{"model": "m"}]
+    assert terms.parts({"model": "m", "top_p": 0.9}) == [{"model": "m", "top_p": 0.9}]
     with pytest.raises(EndpointError, match=r"omit: \[top_p\]"):
         terms.refuse(refused, {"model": "m", "messages": [], "top_p": 0.9})
 

@@ -132,6 +132,34 @@ def test_a_batch_is_priced_before_it_is_submitted():
     assert sum(map(len, provider.uploads)) == 40
 
 
+def test_only_the_model_that_was_asked_counts_whatever_an_answer_or_a_setting_names():
+    def named(number, model="alias"):
+        return {**body(number, model), "provider": {"model": "m"}, "response": 5}
+
+    with server(lambda n, body: completion("x")) as (endpoint, _):
+        ask(endpoint, 5, body=named, model="alias")
+        assert ask(endpoint, 0).answers == 0
+        assert ask(endpoint, 0, model="alias").answers == 5
+        assert ask(endpoint, 2, body=lambda number: {"seed": number, **named(number, "m")}).answers == 2
+
+
+@pytest.mark.parametrize("lacks", [False, True])
+def test_a_batch_that_is_collected_twice_counts_once(lacks, tmp_path, monkeypatch):
+    provider = Provider(lambda body: (200, content("x")))
+    question = (lambda number: body(number) | {"n": 2}) if lacks else body
+
+    def killed(file, **_):
+        raise KeyboardInterrupt
+
+    with provider.serving() as endpoint:
+        for _ in range(2):
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr(type(tmp_path), "unlink", killed)
+                ask(endpoint, 5, by=batch.ask, body=question)
+        assert ask(endpoint, 5, by=batch.ask, body=question).answers == sum(map(len, provider.uploads))
+    assert len(provider.batches) == 1 + lacks
+
+
 def test_a_cap_needs_prices():
     with pytest.raises(ValidationError, match="cap needs prices"):
         RequestsRun(cap=1.0)

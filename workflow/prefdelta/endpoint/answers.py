@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,11 +52,10 @@ def tokens(response: Any) -> tuple[int | None, int | None]:
 
 
 # How servers say, in small letters, that an answer came to its end ...
-_STOP = {"stop", "stop_sequence", "eos", "eos_token", "end_turn", "end_of_turn", "complete", "completed", "eosfound"}
-_STOP |= {"stopstringfound", "finished", "done"}
-# ... or to a limit of tokens ...
-_LENGTH = {"length", "max_tokens", "max_new_tokens", "max_output_tokens", "max_length", "model_length", "token_limit"}
-_LENGTH |= {"model_context_window_exceeded", "context_length_exceeded", "maxpredictedtokensreached", "contextlengthreached"}
+_STOP = {"stop", "stop_sequence", "stop_token", "stop_string", "stop_str", "stopstringfound", "eos", "eos_token", "eosfound"}
+_STOP |= {"end", "end_turn", "end_of_turn", "end_of_text", "endoftext", "complete", "completed", "finished", "done"}
+# ... or that it was cut: at so many tokens, after so many seconds ...
+_LENGTH = re.compile(r"length|limit|max|trunc|incomplete|(not|un)_?finished|exceeded")
 # ... that there is none ...
 _FILTERED = (
     "content_filter",
@@ -70,11 +70,11 @@ _FILTERED = (
 )
 _NONE = {"tool_calls", "tool_call", "tool_use", "function_call", "malformed_function_call", "pause_turn"}
 # ... or that they have failed.
-_FAILED = {"error", "abort", "aborted", "cancelled", "insufficient_system_resource", "engine_error", "timeout"}
+_FAILED = {"error", "abort", "aborted", "canceled", "cancelled", "insufficient_system_resource", "engine_error", "timeout"}
 
 
 def _choice(choice: dict[str, Any], n_tokens: int | None) -> Choice:
-    # Some servers tell none of what came to its end.
+    # Some servers tell none at all. Any other that is not known to be an end may be a cut.
     told = str(choice.get("finish_reason") or "stop")
     reason = told.lower()
     # What is filtered may have no message at all.
@@ -90,11 +90,15 @@ def _choice(choice: dict[str, Any], n_tokens: int | None) -> Choice:
         declined = "refused by the model"
     elif reason.startswith(_FILTERED) or reason == "content_filtered":
         declined = "stopped by a content filter"
-    elif reason in _NONE:
-        declined = f"ended with '{told}'"
-    elif reason not in _STOP | _LENGTH:
-        _unknown(told)
-    return Choice(content, reasoning, "length" if reason in _LENGTH else "stop", n_tokens, declined)
+    elif reason in _STOP:
+        pass
+    elif reason not in _NONE and _LENGTH.search(reason):
+        return Choice(content, reasoning, "length", n_tokens)
+    else:
+        declined = f"ended with '{told[:60]}'"
+        if reason not in _NONE:
+            _unknown(told[:60])
+    return Choice(content, reasoning, "stop", n_tokens, declined)
 
 
 def _texts(content: Any) -> tuple[str | None, str]:
@@ -117,4 +121,4 @@ def _texts(content: Any) -> tuple[str | None, str]:
 
 @functools.cache
 def _unknown(reason: str) -> None:
-    log.warning("an answer ended with '%s', which is not known: it counts as complete", reason)
+    log.warning("an answer ended with '%s', which is not known: it does not count, for it may have been cut", reason)

@@ -9,6 +9,7 @@ import logging
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from openai import (
     RateLimitError,
 )
 from openai.types import Batch
+from pydantic import BaseModel
 
 from prefdelta.endpoint.answers import Body, Choice, choices, stored_choices
 from prefdelta.endpoint.client import LARGEST, UNTOLD
-from prefdelta.endpoint.refusals import Refusal
+from prefdelta.endpoint.refusals import Failure, Refusal, Row
 from prefdelta.endpoint.servers import Connection
 from prefdelta.endpoint.serving import EndpointError
 from prefdelta.endpoint.store import Store
@@ -39,6 +41,20 @@ log = logging.getLogger(__name__)
 LARGEST_COUNT, LARGEST_BYTES = 50_000, 200_000_000  # of a batch, as the provider documents
 POLL = 30.0  # seconds
 _TAG = "prefdelta"  # a batch's metadata: the name of the file with its requests
+_TRIES = 2  # batches that may leave a request without an answer
+
+
+class _Response(BaseModel):
+    status_code: int | None = None
+    body: Any = None
+
+
+class _Line(BaseModel):
+    """A line of what a batch has answered."""
+
+    custom_id: str
+    response: _Response | None = None
+    error: Any = None
 
 
 def ask(
@@ -50,7 +66,8 @@ def ask(
     store: Store,
     run: RequestsRun,
 ) -> None:
-    """`client.ask` by batches. What a batch leaves open (it expires after 24 hours) goes into another one.
+    """`client.ask` by batches. What a batch leaves open (it expires after 24 hours) goes into another one; what fails in two is
+    a missing answer.
 
     While a batch is worked on, the provider may be out of reach for as long as ``run.give_up`` says. Raises EndpointError where
     it fails or cancels a batch, refuses requests as `client.ask` says, redirects them, or gives no further answers. What was
@@ -84,8 +101,10 @@ class _Batches:
     def __init__(self, connection: Connection, client: OpenAI, store: Store, patience: float) -> None:
         self.connection, self.client, self.store, self.patience = connection, client, store, patience
         self.terms = connection.terms
+        self.terms.keep(store)
         self.folder = store.folder / "batches"
         self.declined: dict[str, str] = {}  # by key
+        self.failed: Counter[str] = Counter()  # by key: in how many batches
 
     def ask(self, n: int, body: Callable[[int], Body], answered: Callable[[int, list[Choice]], None]) -> None:
         def parts() -> Iterator[Body]:
@@ -99,7 +118,7 @@ class _Batches:
                 self.terms.answers = max(self.terms.answers, len(keys - open_keys) - len(self.declined))
                 if not open_keys:
                     break
-                known = (len(self.terms.lacks), len(self.declined))
+                known = self._known_so_far()
                 files = [file for file in sorted(self.folder.glob("*.jsonl")) if not file.name.startswith(".")]
                 waiting = [file for file in files if not open_keys.isdisjoint(_places(file))]
                 submitted = {key for file in waiting for key in _places(file)}
@@ -114,14 +133,22 @@ class _Batches:
                         self._collect(file, ended)
                     else:
                         collected = False  # another run has done so, and what it found out beside answers is not known here
-            unmoved = collected and known == (len(self.terms.lacks), len(self.declined))
+            unmoved = collected and known == self._known_so_far()
             if unmoved and all(not self._known(key) for key in open_keys):
                 raise EndpointError(
                     f"{self.connection.base_url} answered none of {len(open_keys)} requests of a batch: see the log"
                 )
         self.terms.check()
+        row = Row(self.connection.base_url)
         for number in range(n):
-            answered(number, [choice for part in self._parts(body(number)) for choice in self._choices(part)])
+            made = [choice for part in self._parts(body(number)) for choice in self._choices(part)]
+            row.add(number, body(number), made)
+            answered(number, made)
+
+    def _known_so_far(self) -> tuple[int, ...]:
+        """What changes where a batch brought something, though no answer."""
+        tried = self.failed.total() if self.terms.answers else 0
+        return sum(map(len, self.terms.learned.values())), len(self.declined), tried
 
     def _parts(self, body: Body) -> list[Body]:
         return [body] if self._known(self.store.key(body)) else self.terms.parts(body)
@@ -210,16 +237,41 @@ class _Batches:
         """Stores what ``batch`` answered. Raises EndpointError where it failed or was cancelled, or too much was refused."""
         places = _places(file)
         refused: list[tuple[str, Refusal, Body]] = []
+        dealt: set[str] = set()
+        failing: dict[str, str] = {}  # how, by key
+        n_read = n_bad = 0
         with file.open("rb") as requests:
             for identifier in filter(None, (batch.output_file_id, batch.error_file_id)):
-                for line in self._download(identifier):
-                    key = line.get("custom_id")
-                    if key not in places:
-                        raise EndpointError(f"{self.connection.base_url}: batch {batch.id} answers what it was not asked")
+                for number, text in enumerate(self._download(identifier), 1):
+                    try:
+                        line = _read(text, places)
+                    except ValueError as error:
+                        n_bad += 1
+                        if n_bad == 1:
+                            log.warning("batch %s: file %s, line %d is no answer: %s", batch.id, identifier, number, error)
+                        continue
+                    n_read += 1
+                    key = line.custom_id
                     requests.seek(places[key])
                     request: Body = json.loads(requests.readline())["body"]
-                    if refusal := self._take(key, line, request):
-                        refused.append((key, refusal, request))
+                    try:
+                        refusal = self._take(line, request, batch)
+                    except ValueError as error:
+                        log.warning("an answer can't be read, and is asked for again: %s", error)
+                        failing[key] = "an answer that can't be read"
+                        continue
+                    if refusal and refusal.passing:
+                        failing[key] = f"status {refusal.status}"
+                    elif not refusal or refusal.status >= 400:
+                        dealt.add(key)
+                        refused += [(key, refusal, request)] if refusal else []
+        if n_bad and not n_read:
+            raise EndpointError(
+                f"{self.connection.base_url}: batch {batch.id} has no line that can be read. Run again to download it again; to "
+                f"submit its requests again, and pay for them again, delete {file}"
+            )
+        if n_bad:
+            log.warning("batch %s: %d lines are left out; requests without an answer are asked again", batch.id, n_bad)
         file.unlink(missing_ok=True)
         file.with_suffix(".json").unlink(missing_ok=True)
         if batch.status == "failed":
@@ -231,47 +283,61 @@ class _Batches:
             )
         for key, refusal, request in refused:
             if self.terms.puzzled(refusal, request):
-                self.terms.learn("n")  # the next batch shows whether it was that
+                self.terms.learn("n", request)  # the next batch shows whether it was that
             elif reason := self.terms.refuse(refusal, request):
                 self.declined[key] = reason
+        for key in places:
+            # What has expired was not tried.
+            if key not in dealt and (key in failing or batch.status == "completed") and not self._known(key):
+                self.failed[key] += 1
+                if self.failed[key] >= _TRIES and self.terms.answers:
+                    kind = failing.get(key, "no line in a batch")
+                    told = f"failed in {_TRIES} batches: {kind}"
+                    self.declined[key] = self.terms.fail(Failure(told, kind, meanwhile=True, own=True))
 
-    def _take(self, key: str, line: dict[str, Any], request: Body) -> Refusal | None:
-        """Stores the answer in one line of a batch's output. Returns why the request was refused, if it was for good."""
-        response = line.get("response") or {}
-        status: int = response.get("status_code") or 0
-        content: Any = response.get("body")
-        if status == 200:
-            try:
-                made = choices(content)
-            except ValueError as error:
-                log.warning("an answer can't be read, and is asked for again: %s", error)
-            else:
-                if len(made) >= request.get("n", 1):
-                    self.store.put(key, json.dumps(request), content, None)
-                    self.terms.answers += 1
-                    self.terms.plural |= request.get("n", 1) > 1
-                else:
-                    self.store.put_apart(json.dumps(request), content, None)
-                    self.terms.learn("n")
-            return None
-        text = json.dumps([content, line.get("error")]).replace(self.connection.key, "***")
-        refusal = Refusal(status, text)
-        # What failed in passing or expired is asked again.
-        return refusal if status >= 400 and not refusal.passing else None
+    def _take(self, line: _Line, request: Body, batch: Batch) -> Refusal | None:
+        """Stores the answer in one line of a batch's output. Returns why there is none. Raises ValueError for what is none."""
+        response = line.response or _Response()
+        if response.status_code != 200:
+            text = json.dumps([response.body, line.error]).replace(self.connection.key, "***")
+            return Refusal(response.status_code or 0, text)
+        made, key = choices(response.body), line.custom_id
+        whole = len(made) >= request.get("n", 1)
+        if not whole:  # it was paid for
+            self.terms.learn("n", request)
+            key = self.store.key({"batch": batch.id, "request": key})
+        if stored_choices(self.store.get(key)) is None:  # else a job was killed while it collected this batch
+            self.store.put(key, json.dumps(request), response.body, None)
+            if whole:
+                self.terms.answers += 1
+                self.terms.plural |= len(made) > 1
+        return None
 
-    def _download(self, identifier: str) -> Iterator[dict[str, Any]]:
+    def _download(self, identifier: str) -> Iterator[bytes]:
+        """The lines of a file at the provider. Of one that is too long there is only the beginning."""
         with tempfile.TemporaryFile() as copy:
             with self.client.files.with_streaming_response.content(identifier) as response:
                 for chunk in response.iter_bytes():
                     copy.write(chunk)
             copy.seek(0)
             while line := copy.readline(LARGEST + 1):
-                if len(line) > LARGEST:
-                    raise EndpointError(f"{self.connection.base_url}: file {identifier} has a line of over {LARGEST >> 20} MiB")
-                try:
-                    yield {**json.loads(line)}
-                except (ValueError, TypeError, RecursionError):
-                    raise EndpointError(f"{self.connection.base_url}: file {identifier} has a line that is no answer") from None
+                if line.strip():
+                    yield line
+                while len(line) > LARGEST and not line.endswith(b"\n"):
+                    line = copy.readline(LARGEST + 1)
+
+
+def _read(text: bytes, places: dict[str, int]) -> _Line:
+    """A line about one of the requests in ``places``. Raises ValueError where it is none."""
+    if len(text) > LARGEST:
+        raise ValueError(f"it is longer than {LARGEST >> 20} MiB")
+    try:
+        line = _Line.model_validate(json.loads(text))
+    except RecursionError:
+        raise ValueError("it has too many brackets") from None
+    if line.custom_id not in places:
+        raise ValueError("it answers what was not asked")
+    return line
 
 
 def _bodies(files: list[Path]) -> Iterator[Body]:

@@ -17,7 +17,7 @@ from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAioHt
 
 from prefdelta.endpoint.answers import Body, Choice, choices, stored_choices, tokens
 from prefdelta.endpoint.limit import Limit
-from prefdelta.endpoint.refusals import Refusal
+from prefdelta.endpoint.refusals import Failure, Refusal, Row
 from prefdelta.endpoint.servers import Connection
 from prefdelta.endpoint.serving import EndpointError
 from prefdelta.endpoint.store import Store
@@ -58,11 +58,13 @@ def ask(
     and 5xx are tried again up to ``run.retries`` times, 429 as long as it takes, after the time that the server names or else
     with exponential backoff, at least half a second. At most ``run.concurrency`` requests are under way, fewer where the server
     can't take so many (see `Limit`). Keys that the server does not know are done without where that changes nothing (see
-    `Terms`). A request that it refuses, while it answers others, has choices that say so, and is not stored.
+    `Terms`). A request that it refuses, or that fails at each try, while it answers others, has choices that say so, and is not
+    stored.
 
-    Raises EndpointError where the endpoint refuses too many requests, or one for a reason that holds for all; where it redirects
-    them; where an address or a certificate is wrong; where it stays out of reach, or answers nothing at all for as long as
-    ``run.give_up`` says; and where it was started by this job and ended.
+    Raises EndpointError where the endpoint refuses too many requests, many in a row (`Row`), or one for a reason that holds for
+    all, as a want of money; where it fails all that it is asked, or redirects it; where an address or a certificate is wrong;
+    where it stays out of reach, or answers nothing at all for as long as ``run.give_up`` says; and where it was started by this
+    job and ended.
     """
     try:
         asyncio.run(_ask(connection, n, body, answered, store, run))
@@ -117,6 +119,7 @@ class _Asker:
     def __init__(self, connection: Connection, api: AsyncOpenAI, store: Store, run: RequestsRun) -> None:
         self.connection, self.api, self.store, self.run = connection, api, store, run
         self.terms = connection.terms
+        self.terms.keep(store)
         self.limit = Limit(run.concurrency)
         self.resume = 0.0  # when the next request may go out
         self.asking: dict[str, asyncio.Event] = {}
@@ -125,11 +128,14 @@ class _Asker:
         self.done = self.sent = self.tokens_in = self.tokens_out = 0
 
     async def ask(self, n: int, body: Callable[[int], Body], answered: Callable[[int, list[Choice]], None]) -> None:
-        numbers = iter(range(n))
+        numbers, row = iter(range(n)), Row(self.connection.base_url)
 
         async def work() -> None:
             for number in numbers:
-                answered(number, await self._answer(body(number)))
+                asked = body(number)
+                made = await self._answer(asked)
+                row.add(number, asked, made)
+                answered(number, made)
                 self.done += 1
 
         async with asyncio.TaskGroup() as group:
@@ -193,12 +199,14 @@ class _Asker:
                     self.terms.plural |= n > 1
                     return made
                 self.store.put_apart(text, response, time.monotonic() - started)
-            self.terms.learn("n")  # it was passed over in silence
+            self.terms.learn("n", body)  # it was passed over in silence
         except Refusal as refusal:
             if self.terms.puzzled(refusal, sent) and await self._makes_one_only(body):
-                self.terms.learn("n")
+                self.terms.learn("n", body)
             elif reason := self.terms.refuse(refusal, sent):
                 return [Choice(declined=reason)] * n
+        except Failure as failure:
+            return [Choice(declined=self.terms.fail(failure))] * n
         finally:
             if claimed:
                 self.store.release(key)
@@ -208,17 +216,17 @@ class _Asker:
     async def _makes_one_only(self, body: Body) -> bool:
         """Whether a server that refuses ``body``, and does not say why, answers it where one choice is asked for: tried once."""
         async with self.singling:
-            if not self.singled and "n" not in self.terms.lacks:
+            if not self.singled and "n" not in self.terms.lacks(body):
                 self.singled = True
                 first = {key: value for key, value in body.items() if key != "n"}
                 if (await self._answer(first))[0].declined is None:
-                    self.terms.learn("n")
-            return "n" in self.terms.lacks
+                    self.terms.learn("n", body)
+            return "n" in self.terms.lacks(body)
 
     async def _send(self, body: bytes) -> tuple[dict[str, Any], list[Choice]]:
         """The response to one request, and its choices.
 
-        Raises Refusal where it is refused for good, EndpointError where all tries have failed.
+        Raises Refusal where it is refused for good, Failure where all tries have failed, EndpointError where others would, too.
         """
         if not self.waiting:
             self.heard = time.monotonic()  # nobody was asked until now
@@ -229,7 +237,7 @@ class _Asker:
             self.waiting -= 1
 
     async def _tried(self, body: bytes) -> tuple[dict[str, Any], list[Choice]]:
-        tries = counted = 0
+        tries, counted, before = 0, 0, self.sent
         while True:
             under_way = await self.limit.enter()
             while (wait := self.resume - time.monotonic()) > 0:
@@ -265,7 +273,9 @@ class _Asker:
                 self.limit.overloaded(started, under_way)
             tries, counted = tries + 1, counted + (status != 429)
             if counted > self.run.retries:
-                raise EndpointError(f"{self.connection.base_url} failed after {self.run.retries} retries: {self.trouble}")
+                told = f"failed after {self.run.retries} retries: {self.trouble}"
+                own = status == 500 or isinstance(error, ValueError)
+                raise Failure(told, _kind(error, status), meanwhile=self.sent > before, own=own)
             if pause is None or pause < LEAST_PAUSE:
                 pause = LEAST_PAUSE * min(2**tries, 60) * random.uniform(0.75, 1)
             elif status == 429:  # it says so to all
@@ -316,6 +326,15 @@ def _cause(error: Exception) -> Exception:
     while isinstance(error.__cause__, Exception) and not isinstance(error, ClientError):
         error = error.__cause__
     return error
+
+
+def _kind(error: Exception, status: int) -> str:
+    """How a try failed, in few words."""
+    if status:
+        return f"status {status}"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return "no answer that can be read" if isinstance(error, ValueError) else "a lost connection"
 
 
 def _permanent(error: Exception) -> bool:

@@ -12,7 +12,7 @@ from prefdelta.study.run import RequestsRun
 
 log = logging.getLogger(__name__)
 
-_USAGE = b', "usage": '
+_REQUEST, _RESPONSE, _USAGE = b', "request": ', b', "response": ', b', "usage": '
 _WAIT = 0.05  # seconds until it is looked again whether what is under way cost less than it could
 
 
@@ -38,7 +38,12 @@ class Spending:
         """Counts a ``line`` of the store, if its request was one to this model."""
         if not self.prices or self._mark not in line:
             return
-        with contextlib.suppress(ValueError, KeyError):  # a line without a checksum may be damaged
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # a line without a checksum may be damaged
+            # A response names a model, too, which may be another one; and so may a part of the request.
+            if not line.startswith(b"{" + self._mark, line.index(_REQUEST) + len(_REQUEST)):
+                between = line[line.index(_REQUEST) : line.index(_RESPONSE)]
+                if self._mark not in between or json.loads(line)["request"]["model"] != self.model:
+                    return
             # Quotation marks within texts are escaped, so what is looked for is no text.
             usage = json.loads(line[line.rindex(_USAGE) + len(_USAGE) : line.rindex(b', "seconds": ')])
             read, written = tokens({"usage": usage})

@@ -101,7 +101,7 @@ class Store:
         """
         self.identity, self.spending = identity, spending or Spending("", RequestsRun(), "")
         self.folder = Path(os.environ.get("PREFDELTA_STORE") or "store") / _digest(identity)[:16]
-        self._endpoint = json.dumps(identity)
+        self._endpoint, self._learned = json.dumps(identity), self.folder / "learned.json"
         self._places = _Places()
         self._segments = [self.folder / f"{uuid.uuid4().hex}.jsonl"]  # this process's own is the first
         self._own: BufferedWriter | None = None
@@ -161,6 +161,25 @@ class Store:
     def put_apart(self, request: str, response: dict[str, Any], seconds: float | None) -> None:
         """`put` of what is no whole answer, but was paid for: it counts, and nobody gets it."""
         self.put(uuid.uuid4().hex * 2, request, response, seconds)
+
+    def learned(self) -> dict[str, list[str]]:
+        """By model, what `learn` has taken note of: so what a server has answered is found again without asking it."""
+        try:
+            found = json.loads(self._learned.read_bytes())
+            return {str(model): [str(key) for key in keys] for model, keys in found.items()}
+        except OSError:
+            return {}  # there is none; whether one can be written is told where it is
+        except (ValueError, AttributeError, TypeError, RecursionError):
+            log.warning("%s is damaged: what it said is found out anew", self._learned)
+            return {}
+
+    def learn(self, model: str, key: str) -> dict[str, list[str]]:
+        """Takes note of a ``key`` of requests that ``model`` does not know. Returns all that is `learned`. Raises StoreError."""
+        found = self.learned()  # by others, too: of two at once one may be lost, which costs a request
+        found[model] = sorted({key, *found.get(model, ())})
+        with self._writing():
+            write_text(json.dumps(found, indent=1), self._learned)
+        return found
 
     def claim(self, key: str) -> bool:
         """Whether ``key`` is this process's to ask; False while another one is asking for it. Raises StoreError.
