@@ -13,11 +13,14 @@ Body = dict[str, Any]  # of a request
 
 @dataclass(frozen=True)
 class Choice:
-    """One choice of an answer. ``n_tokens``: as the server counts, if it does. ``declined``: why there is no answer."""
+    """One choice of an answer. ``n_tokens``: as the server counts, if it does. ``declined``: why there is no answer.
+
+    ``finish_reason`` is None where the server tells none: then an answer counts as complete where nothing speaks against it.
+    """
 
     content: str | None = None
     reasoning: str = ""
-    finish_reason: Literal["stop", "length"] = "stop"
+    finish_reason: Literal["stop", "length"] | None = "stop"
     n_tokens: int | None = None
     declined: str | None = None
 
@@ -98,7 +101,7 @@ def _choice(choice: dict[str, Any], n_tokens: int | None) -> Choice:
         declined = f"ended with '{told[:60]}'"
         if reason not in _NONE:
             _unknown(told[:60])
-    return Choice(content, reasoning, "stop", n_tokens, declined)
+    return Choice(content, reasoning, "stop" if choice.get("finish_reason") else None, n_tokens, declined)
 
 
 def _texts(content: Any) -> tuple[str | None, str]:

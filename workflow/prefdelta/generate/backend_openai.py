@@ -95,6 +95,7 @@ def _completion(choice: Choice, think: tuple[str, str]) -> Completion | str:
         return "empty"
     if choice.n_tokens is None:
         raise GenerateError("the endpoint does not say how many tokens it wrote (`usage.completion_tokens`)")
+    ended = choice.finish_reason or "stop"
     if reasoning:
-        return from_parts(reasoning.strip(), content.strip(), choice.n_tokens, choice.finish_reason)
-    return completion(content, choice.n_tokens, choice.finish_reason, think)
+        return from_parts(reasoning.strip(), content.strip(), choice.n_tokens, ended)
+    return completion(content, choice.n_tokens, ended, think)
