@@ -803,6 +803,7 @@ def test_ratings_in_the_reasoning_alone_are_missing_and_it_is_said_where_they_st
         (f"```json\n{json.dumps(GOOD)[:-1]}", "not JSON"),
         (f"It says\n{json.dumps(GOOD)}\nof itself.", "no JSON object of its own"),
         (f"Own: {json.dumps(GOOD)}\nThat is all.", "no JSON object of its own"),
+        (f"Okay, <plan>draft: {json.dumps(GOOD)}", "no JSON object of its own"),
         (f"{json.dumps(GOOD)}, it says.", "no JSON object of its own"),
         (f"{{'draft':\n{json.dumps(GOOD)}\n}}", "not JSON"),
         (f"{json.dumps(GOOD)}\n{fives(2)}", "more than one JSON object"),

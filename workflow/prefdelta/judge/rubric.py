@@ -212,9 +212,10 @@ def _placed(response: str, begin: int, end: int) -> bool:
     """Whether the object from ``begin`` to ``end`` stands where an answer does: within a sentence it may be a quotation."""
     after = _DECOR.match(response, end)
     assert after
-    if after.end() == len(response):
-        return True
-    follows, line = response[after.end()], response.rfind("\n", 0, begin) + 1
+    line = response.rfind("\n", 0, begin) + 1
+    if after.end() == len(response):  # last, but not behind a mark that may have begun a thought within the line
+        return all(_named(mark)[0] in _FRAMES for mark in _MARK.finditer(response, line, begin))
+    follows = response[after.end()]
     goes_on = (follows.islower() or follows in ",;:)]}") and after[0].count("\n") < 2
     return bool(_DECOR.fullmatch(response, line, begin)) and not goes_on
 
