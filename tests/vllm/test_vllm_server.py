@@ -7,6 +7,7 @@ import pytest
 from openai import OpenAI
 from transformers import AutoTokenizer
 
+from prefdelta.endpoint.answers import Choice
 from prefdelta.generate.chat import encode
 from prefdelta.judge import rubric
 from prefdelta.study.models import Chat
@@ -26,7 +27,7 @@ def ask(client, **changes):
 def test_five_structured_ratings_come_from_one_request(client):
     response = ask(client)
     assert len(response.choices) == 5
-    ratings = [rubric.parse(choice.message.content) for choice in response.choices]
+    ratings = [rubric.parse(Choice(choice.message.content), "") for choice in response.choices]
     assert all(reason is None for _, reason in ratings)
     assert len({tuple(levels.values()) for levels, _ in ratings}) > 1
     assert response.usage.completion_tokens == sum(len(choice.message.content) + 1 for choice in response.choices)  # bytes, end
