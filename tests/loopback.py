@@ -81,7 +81,7 @@ def running(mark):
     return found
 
 
-def eventually(holds, patience=5):
+def eventually(holds, patience=60):
     """Waits until ``holds()``."""
     deadline = time.monotonic() + patience
     while not holds():

@@ -86,8 +86,9 @@ def ended(reason):
 
 
 def test_ends_of_all_servers_are_stop_or_length_or_no_answer():
-    for reason in ("stop", "eos", "eos_token", "end_turn", "STOP", "stop_sequence", "COMPLETE", None):
+    for reason in ("stop", "eos", "eos_token", "end_turn", "STOP", "stop_sequence", "COMPLETE"):
         assert (ended(reason).finish_reason, ended(reason).declined) == ("stop", None), reason
+    assert (ended(None).finish_reason, ended(None).declined) == (None, None)
     for reason in LIMITS:
         assert (ended(reason).finish_reason, ended(reason).declined) == ("length", None), reason
     for reason, told in NO_ANSWER.items():
