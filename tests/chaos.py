@@ -284,10 +284,12 @@ class Agent:
         return made
 
     def forget(self):
-        """So that there is something left to do: removes finished files at random, as a person may."""
+        """So that there is something left to do: removes what was asked for and finished files at random, as a person may."""
         whole = self.study.finished()
-        for name in self.rng.sample(sorted(whole), min(4, len(whole))):
+        for name in self.rng.sample(sorted(whole), min(6, len(whole))):
             whole[name].unlink(missing_ok=True)
+        for target in self.targets or [str(RESULTS / "report.html")]:
+            (self.study.folder / target).unlink(missing_ok=True)
 
 
 def differing(clean, other):
