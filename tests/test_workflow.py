@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from prefdelta.findings.experiment import Results
-from prefdelta.tables.io import read_result_csv
+from prefdelta.tables.checksum import seal_parquet
+from prefdelta.tables.io import read_result_csv, sink_batches
 
 REPOSITORY = Path(__file__).parent.parent
 RESULTS = Path("results/smoke")
@@ -338,12 +339,14 @@ def test_corrupted_table_is_refused_with_column_and_check(study):
     whole = ratings.read_bytes()
     target = str(RESULTS / "pairs/oracle/qwen-l_vs_qwen-s/top21-overall.parquet")
     try:
-        pl.read_parquet(ratings).with_columns(rating=pl.col("rating") + 3).write_parquet(ratings)
+        sink_batches([pl.read_parquet(ratings).with_columns(rating=pl.col("rating") + 3)], ratings)
+        seal_parquet(ratings)
         output = study.snakemake(target, succeeds=False)
         assert "qwen-l.parquet breaks the Ratings model" in output
         assert "column 'rating' fails check less_than_or_equal_to(5)" in output
         ratings.write_bytes(whole[: len(whole) // 2])
-        assert "can't be read as parquet" in study.snakemake(target, succeeds=False)
+        assert "qwen-l.parquet can't be trusted as a table" in study.snakemake(target, succeeds=False)
+        assert not ratings.exists()  # so that the same command makes it again
     finally:
         ratings.write_bytes(whole)
     assert not (study.folder / target).exists()
@@ -362,12 +365,11 @@ def test_killed_training_leaves_no_target_and_resumes_to_the_same_weights(study)
         start_new_session=True,
     )
     try:
-        wait_for(lambda: list(folder.glob(".trainer/checkpoint-*/trainer_state.json")))
+        wait_for(lambda: list(folder.glob(".trainer/checkpoint-*/manifest.json")))
     finally:
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
     assert not manifest.exists()
-    study.snakemake("--unlock")
     study.snakemake(str(manifest.relative_to(study.folder)))
     assert "going on from" in (study.folder / RESULTS / f"logs/models/{CELL}.log").read_text()
     after = json.loads(manifest.read_text())
