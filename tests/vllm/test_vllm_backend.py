@@ -211,10 +211,10 @@ complete(requests, settings=settings, run=run, checkpoint=folder, seed=0, thread
     script.write_text(code)
     job = subprocess.Popen([sys.executable, str(script)], cwd=Path.cwd(), env={**os.environ, "TMPDIR": str(tmp_path)})
     try:
-        eventually(lambda: engines(tmp_path), 60)
+        eventually(lambda: engines(tmp_path), 300)
         job.send_signal(how)
         job.wait(timeout=30)
-        eventually(lambda: not engines(tmp_path), 15)
+        eventually(lambda: not engines(tmp_path), 60)
     finally:
         job.kill()
         for pid in engines(tmp_path):
