@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from loopback import KEY, completion, content, entries, refusal, serve, server, url
+from loopback import completion, content, entries, refusal, serve, server, url
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
@@ -20,12 +20,7 @@ from prefdelta.endpoint.serving import EndpointError, Served
 from prefdelta.endpoint.store import Store
 from prefdelta.study.run import ModelRun, RequestsRun
 
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path, monkeypatch):
-    monkeypatch.setenv(KEY, "secret")
-    monkeypatch.setenv("PREFDELTA_STORE", str(tmp_path / "store"))
-    monkeypatch.setattr("prefdelta.endpoint.client.LEAST_PAUSE", 0.01)
+pytestmark = pytest.mark.usefixtures("asking")
 
 
 def body(number):

@@ -21,18 +21,12 @@ from test_batch import Provider
 from test_batch import asked as batched
 from test_client import asked, echo
 
-from prefdelta.endpoint import client
 from prefdelta.endpoint.refusals import retry_after
 from prefdelta.endpoint.serving import EndpointError, serving
 from prefdelta.study.endpoints import UrlEndpoint
 from prefdelta.study.run import RequestsRun
 
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path, monkeypatch):
-    monkeypatch.setenv(KEY, "secret")
-    monkeypatch.setenv("PREFDELTA_STORE", str(tmp_path / "store"))
-    monkeypatch.setattr(client, "LEAST_PAUSE", 0.01)
+pytestmark = pytest.mark.usefixtures("asking")
 
 
 SOON = 0.02  # minutes

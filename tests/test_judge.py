@@ -19,7 +19,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback import KEY, completion, entries, eventually, refusal, running, serve, server, url
+from loopback import completion, entries, eventually, refusal, running, serve, server, url
 from starlette.routing import Route
 
 from prefdelta.checkpoints.manifest import write_manifest
@@ -44,11 +44,7 @@ GOOD = dict.fromkeys(DIMENSIONS, 4)
 TRACES = build.traces(n_prompts=6, samples=2, faults=dict.fromkeys(DIMENSIONS, 0.4))
 
 
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path, monkeypatch):
-    monkeypatch.setenv(KEY, "secret")
-    monkeypatch.setenv("PREFDELTA_STORE", str(tmp_path / "store"))
-    monkeypatch.setattr("prefdelta.endpoint.client.LEAST_PAUSE", 0.01)
+pytestmark = pytest.mark.usefixtures("asking")
 
 
 def settings(endpoint, judge="oracle", dtype="auto", **changes):

@@ -4,7 +4,7 @@ import json
 import logging
 
 import pytest
-from loopback import KEY, completion, server
+from loopback import completion, server
 from providers import PROVIDERS, error
 from starlette.responses import JSONResponse
 from test_client import asked
@@ -17,11 +17,7 @@ from prefdelta.endpoint.store import Store
 SPARED = {"n", "seed", "response_format", "max_tokens"}
 
 
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path, monkeypatch):
-    monkeypatch.setenv(KEY, "secret")
-    monkeypatch.setenv("PREFDELTA_STORE", str(tmp_path / "store"))
-    monkeypatch.setattr("prefdelta.endpoint.client.LEAST_PAUSE", 0.01)
+pytestmark = pytest.mark.usefixtures("asking")
 
 
 def spoken(provider):

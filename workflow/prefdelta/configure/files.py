@@ -7,6 +7,7 @@ encoding, a tab, brackets without end) it refuses in words of its own, or with a
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -61,8 +62,7 @@ def _text(file: Path) -> str:
 
 
 def _once(pairs: list[tuple[str, Any]], twice: list[str]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    twice += sorted({key for key in keys if keys.count(key) > 1})
+    twice += sorted(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
     return dict(pairs)
 
 

@@ -28,7 +28,7 @@ from openai.types import Batch
 from pydantic import BaseModel
 
 from prefdelta.endpoint.answers import Body, Choice, choices, stored_choices
-from prefdelta.endpoint.client import LARGEST, UNTOLD
+from prefdelta.endpoint.client import LARGEST, UNTOLD, redirected
 from prefdelta.endpoint.refusals import Failure, Refusal, Row
 from prefdelta.endpoint.servers import Connection
 from prefdelta.endpoint.serving import EndpointError
@@ -90,9 +90,8 @@ def ask(
 
 def _stays(response: httpx2.Response) -> None:
     """Raises EndpointError where a provider redirects what it is sent. A file with answers may come from elsewhere."""
-    if response.has_redirect_location and response.request.method != "GET":
-        place = response.url.join(response.headers["Location"]).copy_with(query=None, userinfo=b"")
-        raise EndpointError(f"{response.url} redirects requests to {place}, where none is sent: correct base_url if you trust it")
+    if response.request.method != "GET" and (place := redirected(response)):
+        raise EndpointError(f"{response.url} redirects requests {place}")
 
 
 class _Batches:
@@ -236,42 +235,22 @@ class _Batches:
     def _collect(self, file: Path, batch: Batch) -> None:
         """Stores what ``batch`` answered. Raises EndpointError where it failed or was cancelled, or too much was refused."""
         places = _places(file)
-        refused: list[tuple[str, Refusal, Body]] = []
         dealt: set[str] = set()
+        refused: list[tuple[str, Refusal, Body]] = []
         failing: dict[str, str] = {}  # how, by key
-        n_read = n_bad = 0
-        with file.open("rb") as requests:
-            for identifier in filter(None, (batch.output_file_id, batch.error_file_id)):
-                for number, text in enumerate(self._download(identifier), 1):
-                    try:
-                        line = _read(text, places)
-                    except ValueError as error:
-                        n_bad += 1
-                        if n_bad == 1:
-                            log.warning("batch %s: file %s, line %d is no answer: %s", batch.id, identifier, number, error)
-                        continue
-                    n_read += 1
-                    key = line.custom_id
-                    requests.seek(places[key])
-                    request: Body = json.loads(requests.readline())["body"]
-                    try:
-                        refusal = self._take(line, request, batch)
-                    except ValueError as error:
-                        log.warning("an answer can't be read, and is asked for again: %s", error)
-                        failing[key] = "an answer that can't be read"
-                        continue
-                    if refusal and refusal.passing:
-                        failing[key] = f"status {refusal.status}"
-                    elif not refusal or refusal.status >= 400:
-                        dealt.add(key)
-                        refused += [(key, refusal, request)] if refusal else []
-        if n_bad and not n_read:
-            raise EndpointError(
-                f"{self.connection.base_url}: batch {batch.id} has no line that can be read. Run again to download it again; to "
-                f"submit its requests again, and pay for them again, delete {file}"
-            )
-        if n_bad:
-            log.warning("batch %s: %d lines are left out; requests without an answer are asked again", batch.id, n_bad)
+        for line, request in self._lines(file, places, batch):
+            key = line.custom_id
+            try:
+                refusal = self._take(line, request, batch)
+            except ValueError as error:
+                log.warning("an answer can't be read, and is asked for again: %s", error)
+                failing[key] = "an answer that can't be read"
+                continue
+            if refusal and refusal.passing:
+                failing[key] = f"status {refusal.status}"
+            elif not refusal or refusal.status >= 400:
+                dealt.add(key)
+                refused += [(key, refusal, request)] if refusal else []
         file.unlink(missing_ok=True)
         file.with_suffix(".json").unlink(missing_ok=True)
         if batch.status == "failed":
@@ -286,14 +265,46 @@ class _Batches:
                 self.terms.learn("n", request)  # the next batch shows whether it was that
             elif reason := self.terms.refuse(refusal, request):
                 self.declined[key] = reason
-        for key in places:
-            # What has expired was not tried.
-            if key not in dealt and (key in failing or batch.status == "completed") and not self._known(key):
-                self.failed[key] += 1
-                if self.failed[key] >= _TRIES and self.terms.answers:
-                    kind = failing.get(key, "no line in a batch")
-                    told = f"failed in {_TRIES} batches: {kind}"
-                    self.declined[key] = self.terms.fail(Failure(told, kind, meanwhile=True, own=True))
+        # What has expired was not tried.
+        tried = places if batch.status == "completed" else failing
+        self._fail({key: failing.get(key, "no line in a batch") for key in places if key in tried and key not in dealt})
+
+    def _lines(self, file: Path, places: dict[str, int], batch: Batch) -> Iterator[tuple[_Line, Body]]:
+        """The lines that ``batch`` has answered with, and their requests, which stand in ``file`` at ``places``.
+
+        Lines that can't be read are left out with a warning. Raises EndpointError where there are no others.
+        """
+        n_read = n_bad = 0
+        with file.open("rb") as requests:
+            for identifier in filter(None, (batch.output_file_id, batch.error_file_id)):
+                for number, text in enumerate(self._download(identifier), 1):
+                    try:
+                        line = _read(text, places)
+                    except ValueError as error:
+                        n_bad += 1
+                        if n_bad == 1:
+                            log.warning("batch %s: file %s, line %d is no answer: %s", batch.id, identifier, number, error)
+                        continue
+                    n_read += 1
+                    requests.seek(places[line.custom_id])
+                    yield line, json.loads(requests.readline())["body"]
+        if n_bad and not n_read:
+            raise EndpointError(
+                f"{self.connection.base_url}: batch {batch.id} has no line that can be read. Run again to download it again; to "
+                f"submit its requests again, and pay for them again, delete {file}"
+            )
+        if n_bad:
+            log.warning("batch %s: %d lines are left out; requests without an answer are asked again", batch.id, n_bad)
+
+    def _fail(self, kinds: dict[str, str]) -> None:
+        """Counts a try of each key of ``kinds``, which tell how it failed; after `_TRIES` it is a missing answer."""
+        for key, kind in kinds.items():
+            if self._known(key):
+                continue
+            self.failed[key] += 1
+            if self.failed[key] >= _TRIES and self.terms.answers:
+                told = f"failed in {_TRIES} batches: {kind}"
+                self.declined[key] = self.terms.fail(Failure(told, kind, meanwhile=True, own=True))
 
     def _take(self, line: _Line, request: Body, batch: Batch) -> Refusal | None:
         """Stores the answer in one line of a batch's output. Returns why there is none. Raises ValueError for what is none."""

@@ -66,34 +66,35 @@ def ask(
     where it stays out of reach, or answers nothing at all for as long as ``run.give_up`` says; and where it was started by this
     job and ended.
     """
+
+    async def asked() -> None:
+        transport = _Bounded(
+            limits=httpx2.Limits(max_connections=run.concurrency),  # no more connections than requests: those are ours to count
+            follow_redirects=False,  # which would carry the texts to somebody else
+            trust_env=connection.server is None,  # no proxy for a server of our own
+        )
+        async with AsyncOpenAI(
+            base_url=connection.base_url,
+            api_key=connection.key,
+            max_retries=0,
+            timeout=None,  # so is the time
+            default_headers=UNTOLD,
+            http_client=transport,
+        ) as api:
+            await _Asker(connection, api, store, run).ask(n, body, answered)
+
     try:
-        asyncio.run(_ask(connection, n, body, answered, store, run))
+        asyncio.run(asked())
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
 
 
-async def _ask(
-    connection: Connection,
-    n: int,
-    body: Callable[[int], Body],
-    answered: Callable[[int, list[Choice]], None],
-    store: Store,
-    run: RequestsRun,
-) -> None:
-    transport = _Bounded(
-        limits=httpx2.Limits(max_connections=run.concurrency),  # no more connections than requests: those are ours to count
-        follow_redirects=False,  # which would carry the texts to somebody else
-        trust_env=connection.server is None,  # no proxy for a server of our own
-    )
-    async with AsyncOpenAI(
-        base_url=connection.base_url,
-        api_key=connection.key,
-        max_retries=0,
-        timeout=None,  # so is the time
-        default_headers=UNTOLD,
-        http_client=transport,
-    ) as api:
-        await _Asker(connection, api, store, run).ask(n, body, answered)
+def redirected(response: httpx2.Response) -> str | None:
+    """Where to ``response`` redirects its request, if it does, and what to do: the end of a message."""
+    if not response.has_redirect_location:
+        return None
+    place = response.url.join(response.headers["Location"]).copy_with(query=None, userinfo=b"")
+    return f"to {place}, where none is sent: correct base_url if you trust it"
 
 
 class _Bounded(DefaultAioHttpClient):
@@ -293,10 +294,8 @@ class _Asker:
                 response = await self.api.post("/chat/completions", cast_to=httpx2.Response, content=body)
         except APIStatusError as error:
             response = error.response
-        if response.has_redirect_location:
-            place = response.url.join(response.headers["Location"]).copy_with(query=None, userinfo=b"")
-            told = f"requests are redirected to {place}, where none is sent: correct base_url if you trust it"
-            raise Refusal(response.status_code, told)
+        if place := redirected(response):
+            raise Refusal(response.status_code, f"requests are redirected {place}")
         if not response.is_success:
             raise Refusal(response.status_code, self._public(response.text), response.headers)
         try:

@@ -105,7 +105,7 @@ class Spending:
         return self._price(*most_tokens(request))
 
     def _price(self, read: int, written: int) -> float:
-        return (read * self.prices.input + written * self.prices.output) / 1e6 if self.prices else 0.0
+        return self.prices.of(read, written) if self.prices else 0.0
 
     def _reached(self, cost: float) -> EndpointError:
         return EndpointError(

@@ -129,14 +129,19 @@ def tabulate_experiment(
                 if versus in trained:
                     row["budget"] = budget_difference(common, _budget(trained[versus]))
                 rows.append(row)
-    corrected: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    _correct(rows)
+    write_result_table(rows_to_table(rows, Results), Results, table)
+
+
+def _correct(rows: list[dict[str, Any]]) -> None:
+    """Adds ``p_holm`` to the differences among ``rows``."""
+    families: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         if "p_value" in row:
-            corrected.setdefault((row["suite"], row["task"], row["decoding"]), []).append(row)
-    for family in corrected.values():
+            families.setdefault((row["suite"], row["task"], row["decoding"]), []).append(row)
+    for family in families.values():
         for row, p_holm in zip(family, holm([row["p_value"] for row in family]), strict=True):
             row["p_holm"] = p_holm
-    write_result_table(rows_to_table(rows, Results), Results, table)
 
 
 def _budget(made: list[dict[str, Any]]) -> dict[str, int]:

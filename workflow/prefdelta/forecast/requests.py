@@ -43,7 +43,6 @@ def tabulate_requests(prompts: Path, table: Path, *, settings: RequestsSettings)
         each = one.requests_per_prompt
         read = each * (n * (one.characters / CHARACTERS + one.trace_tokens) + characters / CHARACTERS)
         written = n * each * one.max_tokens
-        prices = one.prices
         rows.append(
             {
                 "asked": one.name,
@@ -52,7 +51,7 @@ def tabulate_requests(prompts: Path, table: Path, *, settings: RequestsSettings)
                 "n_requests": n * each,
                 "tokens_read": read,
                 "tokens_written": written,
-                "price": (read * prices.input + written * prices.output) / 1e6 if prices else None,
+                "price": one.prices.of(read, written) if one.prices else None,
                 "cap": one.cap,
             }
         )

@@ -31,8 +31,8 @@ def complete(
     texts), ``complete`` (list of marks, or null: all are whole) and ``correct`` (names of columns with a list of marks each: the
     first that has a mark counts, and a completion without any is for the task to score). ``checkpoint``: the folder of the model
     whose tokenizer counts the tokens, and one for the end. The rest of sampling, run, seed and threads play no part: these were
-    drawn by someone else. Raises DatasetError, GenerateError (also for a
-    column that holds no lists of texts or of marks).
+    drawn by someone else. Raises DatasetError, GenerateError (also for a column that holds no lists of texts or of
+    marks).
     """
     if checkpoint is None:
         raise GenerateError(f"the traces of {settings.repo} need a tokenizer to count their tokens: name one of `models`")

@@ -26,8 +26,7 @@ def render_report(
     ``texts`` are the templates of its text and captions, which the Snakefile names.
 
     Its text includes ``provenance``, which is written first: `provenance.words` on the jobs' records, and on what was
-    ``accepted`` without running. Raises ReportError, and
-    DamagedTableError where a table is not what was written.
+    ``accepted`` without running. Raises ReportError, and DamagedTableError where a table is not what was written.
     """
     for table in shown:
         if table.suffix == ".csv":

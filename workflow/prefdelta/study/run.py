@@ -33,6 +33,10 @@ class Prices(Strict):
     input: float = Field(ge=0, description="USD for a million tokens that are read")
     output: float = Field(ge=0, description="USD for a million tokens that are written")
 
+    def of(self, read: float, written: float) -> float:
+        """USD for so many tokens."""
+        return (read * self.input + written * self.output) / 1e6
+
 
 class RequestsRun(Strict):
     """How requests to an endpoint are made."""

@@ -130,10 +130,8 @@ def write_result_table(frame: pl.DataFrame, model: type[Table], path: Path | str
     head, *body = [" & ".join(line) + r" \\" for line in escaped]
     open_tabular, close_tabular = rf"\begin{{tabular}}{{{'l' * len(columns)}}}", r"\end{tabular}"
     tex = "\n".join([open_tabular, r"\toprule", head, r"\midrule", *body, r"\bottomrule", close_tabular, ""])
-    write_text(markdown, Path(path).with_suffix(".md"))
-    write_text(tex, Path(path).with_suffix(".tex"))
-    with replacing(path) as temporary:
-        formulas_as_texts(checked).write_csv(temporary)
-        contents = (temporary.read_bytes(), markdown.encode(), tex.encode())
-        names = (Path(path).with_suffix(suffix).name for suffix in (".csv", ".md", ".tex"))
-        write_sums(dict(zip(names, contents, strict=True)), Path(path).with_suffix(".sha256"))
+    texts = {Path(path).with_suffix(".md"): markdown, Path(path).with_suffix(".tex"): tex}
+    texts[Path(path)] = formulas_as_texts(checked).write_csv()  # the last, since readers look for it
+    write_sums({file.name: text.encode() for file, text in texts.items()}, Path(path).with_suffix(".sha256"))
+    for file, text in texts.items():
+        write_text(text, file)

@@ -51,15 +51,11 @@ class Task(MathTask):
         kept: list[dict[str, str]] = []
         left_out: list[dict[str, str]] = []
         known: dict[str, str] = {}
-        faults = []
-        for row in rows:
-            problem, answer = row["problem"] or "", (row["answer"] or "").strip()
-            faults.append(_fault(problem, answer, row["question_type"], source.min_characters, source.max_characters))
-        unverifiable = self._unverifiable(
-            [(row["answer"] or "").strip() for row, fault in zip(rows, faults, strict=True) if not fault]
-        )
-        for row, fault in zip(rows, faults, strict=True):
-            problem, answer = row["problem"] or "", (row["answer"] or "").strip()
+        fewest, most = source.min_characters, source.max_characters
+        given = [(row["problem"] or "", (row["answer"] or "").strip(), row["question_type"]) for row in rows]
+        faults = [_fault(problem, answer, kind, fewest, most) for problem, answer, kind in given]
+        unverifiable = self._unverifiable([answer for (_, answer, _), fault in zip(given, faults, strict=True) if not fault])
+        for (problem, answer, _), fault in zip(given, faults, strict=True):
             prompt, reference = self.render({"problem": problem, "answer": answer})
             key = prompt_id(self.name, prompt)
             found = {"prompt_id": key, "task": self.name, "prompt": prompt}
