@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from prefdelta.microworld.authors import write
 from prefdelta.microworld.problems import final_answer, random_problem, render
 from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
+from prefdelta.study.models import Author
 from prefdelta.tables.checksum import seal_parquet
 from prefdelta.tables.io import sink_batches
 from prefdelta.tables.stages import Pairs, Traces
@@ -32,7 +33,7 @@ def traces(generator="g", n_prompts=3, samples=2, faults=None, correct=None):
     rows = []
     for number, problem in enumerate(problems):
         for sample in range(samples):
-            text = write(problem, faults or {}, author_rng)
+            text = write(problem, Author(**(faults or {})), author_rng)
             answer = final_answer(text)
             rows.append(
                 {
@@ -45,7 +46,7 @@ def traces(generator="g", n_prompts=3, samples=2, faults=None, correct=None):
                     "reasoning": text.rpartition(";")[0],
                     "response": text.rpartition(";")[2],
                     "answer": answer,
-                    "correct": correct[len(rows)] if correct else answer == str(problem.answer),
+                    "correct": correct[len(rows)] if correct else answer == problem.answer,
                     "n_tokens": len(text),
                     "finish_reason": "stop",
                 }

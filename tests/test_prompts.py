@@ -50,7 +50,7 @@ def test_there_are_as_many_distinct_prompts_of_each_task_as_asked(tmp_path, spli
 def test_answer_and_task_are_those_of_the_problem(tmp_path):
     for row in prompts(tmp_path).iter_rows(named=True):
         problem = parse(row["prompt"])
-        assert (problem.domain, str(problem.answer)) == (row["task"], row["answer"])
+        assert (problem.domain, problem.answer) == (row["task"], row["answer"])
 
 
 def test_operations_lie_between_fewest_and_most(tmp_path):

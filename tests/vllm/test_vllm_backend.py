@@ -83,7 +83,7 @@ def test_samples_are_right_as_often_as_those_of_transformers(ours, theirs):
     def shares(several_by_prompt):
         """Of each problem, the share of right answers."""
         return [
-            sum(final_answer(completion.text) == str(problem.answer) for completion in several) / len(several)
+            sum(final_answer(completion.text) == problem.answer for completion in several) / len(several)
             for problem, several in zip(PROBLEMS, several_by_prompt, strict=True)
         ]
 

@@ -19,6 +19,7 @@ from prefdelta.microworld.authors import write
 from prefdelta.microworld.problems import final_answer, random_problem, render
 from prefdelta.study.endpoints import VllmEndpoint
 from prefdelta.study.judges import Judge
+from prefdelta.study.models import Author
 from prefdelta.study.run import ModelRun, RequestsRun
 from prefdelta.tables.io import read_result_csv, read_table, write_table
 from prefdelta.tables.stages import Ratings, Traces
@@ -124,7 +125,7 @@ def test_a_vllm_server_judges(random_checkpoint, tmp_path):
 
     rng = random.Random(0)
     problems = [random_problem("arithmetic", 2, rng) for _ in range(4)]
-    texts = [write(problem, {}, rng) for problem in problems]
+    texts = [write(problem, Author(), rng) for problem in problems]
     texts[0] = texts[0] * (6000 // len(texts[0]))  # longer than the engine would by itself read in one step
     traces = pl.DataFrame(
         {

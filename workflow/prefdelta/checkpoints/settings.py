@@ -2,17 +2,19 @@
 
 from typing import Literal
 
+from prefdelta.study.models import Author, World
 from prefdelta.study.strict import Strict
 
 
 class PretrainSettings(Strict):
-    """Of `pretrain_model`. ``authors``: (weight, fault rates by dimension); ``operations``: [fewest, most] of a problem."""
+    """Of `pretrain_model`. ``authors``: (weight, author); ``operations``: [fewest, most] of a problem."""
 
     family: Literal["qwen3", "llama"]
     hidden_size: int
     layers: int
     heads: int
-    authors: list[tuple[float, dict[str, float]]]
+    authors: list[tuple[float, Author]]
+    world: World = World()
     domains: list[str]
     operations: tuple[int, int]
     writes: Literal["traces", "ratings"]

@@ -82,7 +82,7 @@ def _drawn(split: str, task: str, count: int, operations: tuple[int, int] | None
         problem = random_problem(task, rng.randint(*operations), rng)
         text = render(problem, rng)
         if held_out(text) == (split != "train") and text not in texts:
-            texts[text] = str(problem.answer)
+            texts[text] = problem.answer
             in_vain = 0
         else:
             in_vain += 1

@@ -7,7 +7,7 @@ from itertools import pairwise
 from prefdelta.microworld.problems import OPERATORS, Problem, final_answer
 from prefdelta.study.dimensions import DIMENSIONS
 
-_STEP = re.compile(r"[a-h]\)x?([-+*])=?(\d) to (\d)=(\d)(?: left)?")
+_STEP = re.compile(r"[a-h]\)x?([-+*])=?(\d) to (\d\d)=(\d\d)(?: left)?")
 
 
 def grade(problem: Problem, trace: str) -> dict[str, float]:
@@ -32,11 +32,11 @@ def grade(problem: Problem, trace: str) -> dict[str, float]:
     used = Counter([steps[0][0], *(operand for _, _, operand, _ in steps)])
     planned = zip(steps, problem.operations, strict=False)
     links = sum(after[0] == before[3] for before, after in pairwise(steps))
-    signal = sum(len(s) + 1 for s in statements if _STEP.fullmatch(s)) + (3 if answer else 0) - 1
+    signal = sum(len(s) + 1 for s in statements if _STEP.fullmatch(s)) + (len(f"#{answer};") if answer else 0) - 1
     shares = {
         "factuality": (wanted & used).total() / max(wanted.total(), used.total()),
         "strategy_coherence": sum(step[1] == operator for step, (operator, _) in planned) / n_positions,
-        "step_coherence": (links + (answer == str(steps[-1][3]))) / n_positions,
+        "step_coherence": (links + (answer == f"{steps[-1][3]:02d}")) / n_positions,
         "computational_precision": sum(OPERATORS[o](a, b) == c for a, o, b, c in steps) / len(steps),
         "signal_to_noise": signal / len(trace),
     }
@@ -49,10 +49,10 @@ def review(problem: Problem, trace: str) -> str:
     For each step its label, then for operation, operand, first number and result: what it should be (by the problem, by the last
     step, by the step's own numbers), what it is, and ``=`` where these are the same, else ``;``.
     """
-    written, last = "", str(problem.start)
+    written, last = "", f"{problem.start:02d}"
     steps = [m for statement in trace.split(";") if (m := _STEP.fullmatch(statement.strip()))]
     for m, (operator, operand) in zip(steps, problem.operations, strict=False):
-        due = [operator, str(operand), last, str(OPERATORS[m[1]](int(m[3]), int(m[2])))]
+        due = [operator, str(operand), last, f"{OPERATORS[m[1]](int(m[3]), int(m[2])):02d}"]
         found = [m[1], m[2], m[3], m[4]]
         written += m[0][:2] + "".join(f"{a}{b}{'=' if a == b else ';'}" for a, b in zip(due, found, strict=True))
         last = m[4]

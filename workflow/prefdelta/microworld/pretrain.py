@@ -18,11 +18,13 @@ from prefdelta.checkpoints.load import not_finite
 from prefdelta.checkpoints.manifest import write_manifest
 from prefdelta.checkpoints.settings import PretrainSettings
 from prefdelta.judge.rubric import messages
-from prefdelta.microworld.authors import FILLER, FaultRates, write
+from prefdelta.microworld.authors import FILLER, write
+from prefdelta.microworld.habits import Habit, habits
 from prefdelta.microworld.oracle import grade, review
 from prefdelta.microworld.problems import LABELS, NAMES, OPERATOR_OF_VERB, held_out, random_problem, render
 from prefdelta.run.errors import PrefdeltaError
 from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.models import Author
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +105,8 @@ def make_model(family: str, hidden_size: int, layers: int, heads: int, tokenizer
 
 def corpus(
     n: int,
-    authors: list[tuple[float, FaultRates]],
+    authors: list[tuple[float, Author]],
+    shared: list[Habit],
     domains: list[str],
     operations: tuple[int, int],
     writes: Writes,
@@ -116,7 +119,7 @@ def corpus(
     writes them.
     """
     vocabulary = tokenizer.get_vocab()
-    weights, faults = [weight for weight, _ in authors], [rates for _, rates in authors]
+    weights, writers = [weight for weight, _ in authors], [author for _, author in authors]
     texts: list[tuple[list[int], int]] = []
     while len(texts) < n:
         problem = random_problem(rng.choice(domains), rng.randint(*operations), rng)
@@ -124,7 +127,7 @@ def corpus(
         if held_out(prompt):
             continue
         # The chat template written out, and looked up without the tokenizer's own overhead: a corpus has 100,000 texts.
-        trace = write(problem, rng.choices(faults, weights)[0], rng)
+        trace = write(problem, rng.choices(writers, weights)[0], rng, shared)
         if writes == "ratings":
             levels = {dimension: round(score) for dimension, score in grade(problem, trace).items()}
             # Ratings alone are not learned: after 38,000 texts, all dimensions but one were rated almost at random.
@@ -147,7 +150,8 @@ def pretrain_model(manifest: Path, *, settings: PretrainSettings, threads: int) 
     tokenizer = make_tokenizer(settings.writes)
     model = make_model(settings.family, settings.hidden_size, settings.layers, settings.heads, tokenizer)
     steps, batch_size = settings.steps, settings.batch_size
-    texts = corpus(steps * batch_size, settings.authors, settings.domains, settings.operations, settings.writes, tokenizer, rng)
+    problems = (settings.authors, habits(settings.world), settings.domains, settings.operations)
+    texts = corpus(steps * batch_size, *problems, settings.writes, tokenizer, rng)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / 50) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))

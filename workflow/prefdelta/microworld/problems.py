@@ -1,27 +1,34 @@
-"""Problems of the micro-world: one latent skill (chains of single-digit operations modulo 10) under three surfaces."""
+"""Problems of the micro-world: one latent skill (chains of operations on numbers of two digits) under three surfaces."""
 
 import hashlib
 import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import add, mul, sub
 
 DOMAINS = ("arithmetic", "program", "story")
-OPERATORS: dict[str, Callable[[int, int], int]] = {
-    "+": lambda a, b: (a + b) % 10,
-    "-": lambda a, b: (a - b) % 10,
-    "*": lambda a, b: (a * b) % 10,
-}
+
+
+def _by_digit(operator: Callable[[int, int], int]) -> Callable[[int, int], int]:
+    return lambda number, operand: 10 * (operator(number // 10, operand) % 10) + operator(number % 10, operand) % 10
+
+
+# Of a number of two digits each digit by itself, modulo 10 and without carry: as little to learn as of single digits, but an
+# answer is met by chance in one case of a hundred.
+OPERATORS = {symbol: _by_digit(operator) for symbol, operator in (("+", add), ("-", sub), ("*", mul))}
+# Operations that can be undone: a wrong number never becomes right again by itself. Without 5, which + and - treat alike.
+OPERANDS = {"+": (1, 2, 3, 4, 6, 7), "-": (1, 2, 3, 4, 6, 7), "*": (3, 7, 9)}
+CONTEXTS = [(operator, operand) for operator, operands in OPERANDS.items() for operand in operands]
 VERBS = {"+": ("finds", "gets"), "-": ("loses", "gives"), "*": ("scales", "grows")}
-OPERANDS = range(1, 6)
 NAMES = ("Ann", "Bo", "Cy", "Di")
 OPERATOR_OF_VERB = {verb: operator for operator, verbs in VERBS.items() for verb in verbs}
 
 EVALUATION_SHARE = 0.25
 LABELS = "abcdefgh"  # the operations of a problem are lettered, as the questions of an exercise sheet are
-ANSWER = re.compile(r"#(\d)")
+ANSWER = re.compile(r"#(\d\d)")
 
-_START = {"arithmetic": re.compile(r"(\d)"), "program": re.compile(r"x=(\d)"), "story": re.compile(r"[A-Z][a-z]+ has (\d)")}
+_START = {"arithmetic": re.compile(r"(\d\d)"), "program": re.compile(r"x=(\d\d)"), "story": re.compile(r"[A-Z][a-z]+ has (\d\d)")}
 _CLAUSE = {
     "arithmetic": re.compile(r"([-+*])(\d)"),
     "program": re.compile(r"x([-+*])=(\d)"),
@@ -31,7 +38,7 @@ _CLAUSE = {
 
 @dataclass(frozen=True)
 class Problem:
-    """``start`` is a digit; ``operations`` are (operator, digit) applied from left to right, each modulo 10."""
+    """``start`` has two digits; ``operations`` are (operator, digit), applied from left to right."""
 
     domain: str
     start: int
@@ -46,24 +53,23 @@ class Problem:
         return values[1:]
 
     @property
-    def answer(self) -> int:
-        return self.results[-1]
+    def answer(self) -> str:
+        return f"{self.results[-1]:02d}"
 
 
 def random_problem(domain: str, n_operations: int, rng: random.Random) -> Problem:
-    """A uniformly random problem of ``domain`` with ``n_operations`` operations and operands from `OPERANDS`."""
-    operations = tuple((rng.choice("+-*"), rng.choice(OPERANDS)) for _ in range(n_operations))
-    return Problem(domain, rng.randint(0, 9), operations)
+    """A uniformly random problem of ``domain`` with ``n_operations`` of `CONTEXTS`."""
+    return Problem(domain, rng.randint(0, 99), tuple(rng.choices(CONTEXTS, k=n_operations)))
 
 
 def render(problem: Problem, rng: random.Random) -> str:
     """The prompt's text. Only stories use ``rng`` (names and verbs); `parse` gives the problem back from any of them."""
     if problem.domain == "arithmetic":
-        start, clauses = f"{problem.start}", [f"{operator}{n}" for operator, n in problem.operations]
+        start, clauses = f"{problem.start:02d}", [f"{operator}{n}" for operator, n in problem.operations]
     elif problem.domain == "program":
-        start, clauses = f"x={problem.start}", [f"x{operator}={n}" for operator, n in problem.operations]
+        start, clauses = f"x={problem.start:02d}", [f"x{operator}={n}" for operator, n in problem.operations]
     else:
-        start = f"{rng.choice(NAMES)} has {problem.start}"
+        start = f"{rng.choice(NAMES)} has {problem.start:02d}"
         clauses = [f"{rng.choice(VERBS[operator])} {n}" for operator, n in problem.operations]
     return start + "".join(f";{label}){clause}" for label, clause in zip(LABELS, clauses, strict=False))
 
@@ -86,6 +92,6 @@ def held_out(text: str) -> bool:
 
 
 def final_answer(trace: str) -> str | None:
-    """The digit of the last ``#digit`` statement, or None where the trace gives no answer."""
+    """The digits of the last ``#digits`` statement, or None where the trace gives no answer."""
     found = [match[1] for statement in trace.split(";") if (match := ANSWER.fullmatch(statement.strip()))]
     return found[-1] if found else None

@@ -39,9 +39,10 @@ def model_run(study: Study, name: str | None) -> ModelRun:
 def pretrain_model(study: Study, words: Mapping[str, str]) -> Job:
     model = study.models[words["model"]]
     assert isinstance(model, MicroworldModel) and study.operations
-    content = model.model_dump(exclude={"authors"})
+    content = model.model_dump(exclude={"authors", "operations"})
     authors = [(weight, study.authors[author]) for author, weight in model.authors.items()]
-    return Job(settings=PretrainSettings(**content, authors=authors, operations=study.operations))
+    operations = model.operations or study.operations
+    return Job(settings=PretrainSettings(**content, authors=authors, operations=operations, world=study.world))
 
 
 def fetch_model(study: Study, words: Mapping[str, str]) -> Job:

@@ -50,7 +50,8 @@ def task_files(study: Study) -> list[str]:
 
 def make_items(study: Study, words: Mapping[str, str]) -> Job:
     tasks = study.suites[words["split"]]
-    settings = ItemsSettings(split=words["split"], tasks=tasks, operations=study.operations, seed=study.seed)
+    operations = study.suite_operations.get(words["split"], study.operations)
+    settings = ItemsSettings(split=words["split"], tasks=tasks, operations=operations, seed=study.seed)
     return Job({"data": _data(tasks)}, settings, starts=task_modules(tasks))
 
 

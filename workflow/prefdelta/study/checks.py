@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prefdelta.study.endpoints import ServedEndpoint, TransformersEndpoint, VllmEndpoint
 from prefdelta.study.experiments import RESERVED
 from prefdelta.study.generators import CheckpointGenerator, DatasetGenerator, OpenAIGenerator
-from prefdelta.study.models import HubModel, MicroworldModel
+from prefdelta.study.models import N_OPERATIONS, HubModel, MicroworldModel
 from prefdelta.study.paths import PREDICTOR
 from prefdelta.study.run import RequestsRun, TrainingRun
 from prefdelta.study.selections import SelectionError, draw_for_seed
@@ -90,8 +90,14 @@ def folders_exist(study: "Study") -> Iterator[str]:
 def tasks_have_problems(study: "Study") -> Iterator[str]:
     """Every task is known and has a number of problems, or a source."""
     tasks = [task for suite in study.suites.values() for task in suite]
-    for task in sorted({task for task in tasks if tasks.count(task) > 1}):
-        yield f"suites: '{task}' is in two suites; an item belongs to one"
+    lengths: dict[str, list[int]] = {}
+    for suite, named in study.suites.items():
+        fewest, most = study.suite_operations.get(suite, study.operations) or (1, 1)
+        for task in named:
+            lengths.setdefault(task, []).extend(range(fewest, most + 1) if task in DOMAINS else [1])
+    for task in sorted(task for task, several in lengths.items() if len(several) > len(set(several))):
+        yield f"suites: '{task}' is in two suites{' with problems of equal length' * (task in DOMAINS)}; an item belongs to one"
+    yield from _named("suite_operations", study.suite_operations, study.suites)
     sections = {"prompts": study.prompts} | {f"suites.{name}": suite for name, suite in study.suites.items()}
     for key, by_task in sections.items():
         training = key == "prompts"
@@ -102,11 +108,19 @@ def tasks_have_problems(study: "Study") -> Iterator[str]:
                 yield f"{key}.{task}: {'a number of problems' if task in DOMAINS else 'a source with `repo`'} is needed"
     if "train" in study.suites:
         yield "suites.train: 'train' is the split of the training prompts; choose another name"
-    if study.operations is None:
-        if {*study.prompts, *tasks} & {*DOMAINS} or any(isinstance(model, MicroworldModel) for model in study.models.values()):
-            yield "operations: [fewest, most] operations of a problem are needed by the micro-world"
-    elif study.operations[0] > study.operations[1] or study.operations[1] > 8:
-        yield f"operations: {list(study.operations)} must be [fewest, most] with most at least fewest, at most 8"
+    of_world = {*study.prompts, *tasks} & {*DOMAINS} or any(isinstance(model, MicroworldModel) for model in study.models.values())
+    if study.operations is None and of_world:
+        yield "operations: [fewest, most] operations of a problem are needed by the micro-world"
+    ranges = {f"suite_operations.{name}": each for name, each in study.suite_operations.items()}
+    ranges |= {"operations": study.operations} if study.operations else {}
+    for name, model in study.models.items():
+        if isinstance(model, MicroworldModel) and model.operations:
+            ranges[f"models.{name}.operations"] = model.operations
+    for key, operations in ranges.items():
+        if operations[0] > operations[1] or operations[1] > 8:
+            yield f"{key}: {list(operations)} must be [fewest, most] with most at least fewest, at most 8"
+    if (n := sum(study.world.habits.values())) > N_OPERATIONS:
+        yield f"world.habits: {n} habits, but there are {N_OPERATIONS} operations, and each has one at most"
 
 
 def experiments_can_be_made(study: "Study") -> Iterator[str]:

@@ -1,12 +1,48 @@
-"""Section `models`: the language models of a study."""
+"""Sections `models`, `authors` and `world`: the language models of a study, and what those of the micro-world learn from."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, JsonValue, Tag
 
+from prefdelta.study.dimensions import DIMENSIONS
 from prefdelta.study.sampling import PartialSampling
 from prefdelta.study.sources import Domain
-from prefdelta.study.strict import Count, Strict
+from prefdelta.study.strict import Count, Share, Strict
+
+N_OPERATIONS = 15  # of the micro-world, such as +3: a habit is about one of them
+
+
+class World(Strict):
+    """What the authors of the micro-world share: operations that many of them get wrong in the same way."""
+
+    seed: int = Field(default=0, description="which operations, and what is made of them")
+    habits: dict[Literal[DIMENSIONS], Count] = Field(  # type: ignore[valid-type]
+        default={},
+        description=f"in how many of the {N_OPERATIONS} operations (such as +3) there is a habit, by the dimension of its fault",
+    )
+
+
+class Author(Strict):
+    """Who writes texts for corpora of the micro-world. What is left out is faultless."""
+
+    factuality: Share = Field(default=0.0, description="probability, at each step, that a number is misread")
+    strategy_coherence: Share = Field(default=0.0, description="... that another operation is applied")
+    step_coherence: Share = Field(default=0.0, description="... that the step does not start from the last result")
+    computational_precision: Share = Field(default=0.0, description="... that the result is another one")
+    signal_to_noise: Share = Field(default=0.0, description="... that a filler statement stands before the step")
+    habits: Share | dict[Literal[DIMENSIONS], Share] = Field(  # type: ignore[valid-type]
+        default=0.0,
+        description="probability that a text holds a habit of the `world`, of each habit by itself: one for all, or by dimension",
+    )
+
+    def rate(self, dimension: str) -> float:
+        """The probability of a slip in ``dimension`` at each step."""
+        rate: float = getattr(self, dimension)
+        return rate
+
+    def holds(self, dimension: str) -> float:
+        """The probability that a text holds a habit of ``dimension``."""
+        return self.habits.get(dimension, 0.0) if isinstance(self.habits, dict) else self.habits
 
 
 class MicroworldModel(Strict):
@@ -18,6 +54,9 @@ class MicroworldModel(Strict):
     heads: Count = Field(description="attention heads, of 32 dimensions each")
     authors: dict[str, Annotated[float, Field(gt=0)]] = Field(description="author -> weight in the training corpus")
     domains: list[Domain] = Field(default=["arithmetic", "program", "story"], description="domains of the corpus")
+    operations: tuple[Count, Count] | None = Field(
+        default=None, description="fewest and most operations of a problem of the corpus; default: the study's"
+    )
     steps: Count = Field(description="optimiser steps: AdamW with 50 steps of warm-up and a cosine decay")
     batch_size: Count = Field(default=64, description="texts in a step")
     learning_rate: float = Field(gt=0, description="the highest of the schedule")

@@ -6,18 +6,17 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from prefdelta.study import checks
-from prefdelta.study.dimensions import DIMENSIONS
 from prefdelta.study.experiments import Experiment
 from prefdelta.study.generators import SEED_OF_A_DRAW, DatasetGenerator, Generator, draw_of
 from prefdelta.study.judges import Judge
-from prefdelta.study.models import Model
+from prefdelta.study.models import Author, Model, World
 from prefdelta.study.paths import SHIPPED
 from prefdelta.study.recipe import Gates, Recipe
 from prefdelta.study.run import Run
 from prefdelta.study.sampling import Evaluation, Sampling
 from prefdelta.study.selections import Selection, SelectionError, parse
 from prefdelta.study.sources import BenchmarkSource, CorpusSource
-from prefdelta.study.strict import Count, Name, Share, Strict
+from prefdelta.study.strict import Count, Name, Strict
 
 
 class Cost(Strict):
@@ -67,12 +66,12 @@ class Study(Strict):
     operations: tuple[Count, Count] | None = Field(
         default=None, description="fewest and most operations of a micro-world problem (at most 8)"
     )
-    authors: dict[Name, dict[Literal[DIMENSIONS], Share]] = Field(  # type: ignore[valid-type]
-        default={},
-        description="who writes the corpora that models of the micro-world are trained on: dimension -> probability of its fault "
-        "at each step (`factuality`: a number is misread, `strategy_coherence`: a wrong operation, `step_coherence`: a step does "
-        "not start from the last result, `computational_precision`: a wrong result, `signal_to_noise`: a filler statement); a "
-        "dimension that is left out is faultless",
+    suite_operations: dict[str, tuple[Count, Count]] = Field(
+        default={}, description="the same of a suite's problems, where they are not the study's"
+    )
+    world: World = Field(default=World(), description="what the micro-world's authors get wrong in the same way")
+    authors: dict[Name, Author] = Field(
+        default={}, description="who writes the corpora that models of the micro-world are trained on"
     )
     models: dict[Name, Model] = Field(description="language models")
     prompts: dict[str, Count | CorpusSource] = Field(

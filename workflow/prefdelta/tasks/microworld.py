@@ -21,11 +21,11 @@ class Task:
         return row["prompt"], row["answer"]
 
     def extract(self, response: str) -> str | None:
-        """The digit of the last ``#digit`` statement."""
+        """The digits of the last ``#digits`` statement."""
         return final_answer(response)
 
     def score(self, answer: str | None, reference: str) -> bool:
-        """Whether it is the same digit."""
+        """Whether it is the same number."""
         return answer == reference
 
     def grade(self, responses: Sequence[str], references: Sequence[str], threads: int) -> list[Grade]:
