@@ -1,4 +1,6 @@
 rule pretrain_model:
+    input:
+        unpack(inputs(checkpoints.pretrain_model)),
     output:
         manifest=paths.BASE,
     log:
@@ -16,7 +18,7 @@ rule pretrain_model:
     params:
         **params(checkpoints.pretrain_model),
     message:
-        "Model {wildcards.model}, trained from scratch"
+        "Model {wildcards.model}, trained on what its authors write"
     script:
         "../workflow/scripts/pretrain_model.py"
 

@@ -31,7 +31,7 @@ from prefdelta.microworld import authors, problems
 from prefdelta.microworld.pretrain import PretrainError, make_tokenizer, pretrain_model
 from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
 from prefdelta.study.lattice import SIDES, Cell
-from prefdelta.study.models import Chat
+from prefdelta.study.models import Author, Chat
 from prefdelta.study.recipe import Gates, Recipe
 from prefdelta.study.run import TrainingRun
 from prefdelta.tables.io import read_table, write_table
@@ -44,7 +44,7 @@ from prefdelta.train.watched import TrainingError
 
 RECIPE = {"trainer": "dpo", "beta": 0.5, "learning_rate": 1e-3, "batch_size": 8, "steps": 4}
 RUN = {"checkpoint_steps": 2}
-CUT = 34  # tokens, which cut some traces of each side and no prompt
+CUT = 40  # tokens, which cut some traces of each side and no prompt
 LN2 = log(2)
 OPEN = Gates(judge_coverage=0, identical_pairs=1, truncated=1)
 CELL = Cell(policy="p", method="m", judge="j", chosen="good", rejected="bad", selection="full", seed=0)
@@ -117,7 +117,7 @@ def inputs(tmp_path_factory):
     rng = random.Random(0)
     drawn = [problems.random_problem("arithmetic", rng.choice([2, 3]), rng) for _ in range(20)]
     sides = {"chosen": {}, "rejected": dict.fromkeys(DIMENSIONS, 0.5)}
-    texts = {side: [authors.write(problem, faults, rng) for problem in drawn] for side, faults in sides.items()}
+    texts = {side: [authors.write(problem, Author(**faults), rng) for problem in drawn] for side, faults in sides.items()}
     return made(folder, [problems.render(problem, rng) for problem in drawn], texts)
 
 
@@ -296,6 +296,17 @@ def test_a_training_from_scratch_that_diverges_ends_at_its_step(tmp_path):
     with pytest.raises(PretrainError, match=r"step \d of .*lower the model's `learning_rate`"):
         pretrain_model(tmp_path / "manifest.json", settings=PretrainSettings(**shape, **speed), threads=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_training_goes_on_from_the_weights_of_its_start(tmp_path):
+    shape = {"family": "llama", "hidden_size": 16, "layers": 1, "heads": 2, "operations": (2, 3), "domains": ["arithmetic"]}
+    content = {**shape, "batch_size": 16, "learning_rate": 3e-3, "seed": 0, "authors": [(1.0, {})], "writes": "traces"}
+    first, second = (tmp_path / name / "manifest.json" for name in ("first", "second"))
+    pretrain_model(first, settings=PretrainSettings(**content, steps=60), threads=1)
+    pretrain_model(second, first, settings=PretrainSettings(**content, steps=1), threads=1)
+    before, after = (read_manifest(file)["losses"] for file in (first, second))
+    assert after[0] == pytest.approx(before[-1], rel=0.15)
+    assert before[0] > 1.2 * after[0]
 
 
 DIVERGING = [{}, {"trainer": "kto"}, {"trainer": "sft", "beta": None}, {"lora": {"r": 2, "alpha": 4}}]

@@ -14,8 +14,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, set_seed
 
-from prefdelta.checkpoints.load import not_finite
-from prefdelta.checkpoints.manifest import write_manifest
+from prefdelta.checkpoints.load import load_model, not_finite
+from prefdelta.checkpoints.manifest import checked_folder, write_manifest
 from prefdelta.checkpoints.settings import PretrainSettings
 from prefdelta.judge.rubric import messages
 from prefdelta.microworld.authors import FILLER, write
@@ -138,23 +138,29 @@ def corpus(
     return texts
 
 
-def pretrain_model(manifest: Path, *, settings: PretrainSettings, threads: int) -> None:
-    """Trains a model from scratch on what authors write; saves it with tokenizer beside its manifest.
+def pretrain_model(manifest: Path, start: Path | None = None, *, settings: PretrainSettings, threads: int) -> None:
+    """Trains a model on what authors write, from scratch or from the checkpoint of ``start`` (its manifest) on; saves it with
+    tokenizer beside its manifest.
 
     It learns to write such traces, or (``writes`` ratings) to review and rate them as the exact oracle would. AdamW with 50 steps
-    of warm-up and a cosine decay; the loss is on completions only. Raises PretrainError where it is not finite.
+    of warm-up (10 after a start) and a cosine decay; the loss is on completions only. Raises PretrainError where it is not
+    finite.
     """
     torch.set_num_threads(threads)
     set_seed(settings.seed)
     rng = random.Random(settings.seed)
     tokenizer = make_tokenizer(settings.writes)
-    model = make_model(settings.family, settings.hidden_size, settings.layers, settings.heads, tokenizer)
+    if start:
+        model = load_model(checked_folder(start), torch.float32)
+    else:
+        model = make_model(settings.family, settings.hidden_size, settings.layers, settings.heads, tokenizer)
+    warmup = 10 if start else 50
     steps, batch_size = settings.steps, settings.batch_size
     problems = (settings.authors, habits(settings.world), settings.domains, settings.operations)
     texts = corpus(steps * batch_size, *problems, settings.writes, tokenizer, rng)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1, (step + 1) / 50) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))
+        optimizer, lambda step: min(1, (step + 1) / warmup) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))
     )
     losses = []
     started = told = time.monotonic()

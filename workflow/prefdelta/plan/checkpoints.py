@@ -39,10 +39,11 @@ def model_run(study: Study, name: str | None) -> ModelRun:
 def pretrain_model(study: Study, words: Mapping[str, str]) -> Job:
     model = study.models[words["model"]]
     assert isinstance(model, MicroworldModel) and study.operations
-    content = model.model_dump(exclude={"authors", "operations"})
+    content = model.model_dump(exclude={"authors", "operations", "start"})
     authors = [(weight, study.authors[author]) for author, weight in model.authors.items()]
     operations = model.operations or study.operations
-    return Job(settings=PretrainSettings(**content, authors=authors, operations=operations, world=study.world))
+    settings = PretrainSettings(**content, authors=authors, operations=operations, world=study.world)
+    return Job({"start": base(study, model.start) if model.start else []}, settings)
 
 
 def fetch_model(study: Study, words: Mapping[str, str]) -> Job:

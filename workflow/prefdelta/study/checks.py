@@ -38,11 +38,25 @@ def _own_generators(study: "Study") -> dict[str, CheckpointGenerator | OpenAIGen
     return {name: generator for name, generator in study.generators.items() if name not in study.further_draws}
 
 
+def _fitting_start(study: "Study", name: str, model: MicroworldModel) -> Iterator[str]:
+    if model.start is None:
+        return
+    start, key = study.models.get(model.start), f"models.{name}.start"
+    if not isinstance(start, MicroworldModel) or start.start:
+        scratch = [other for other, each in study.models.items() if isinstance(each, MicroworldModel) and not each.start]
+        yield from _named(key, [model.start], scratch)
+        return
+    for part in ("family", "hidden_size", "layers", "heads", "writes"):
+        if getattr(model, part) != getattr(start, part):
+            yield f"{key}: '{model.start}' has {part} {getattr(start, part)}, and {name} has {getattr(model, part)}"
+
+
 def models_exist(study: "Study") -> Iterator[str]:
     """Whoever names a model, or an author, names one of the study's."""
     for name, model in study.models.items():
         if isinstance(model, MicroworldModel):
             yield from _named(f"models.{name}.authors", model.authors, study.authors)
+            yield from _fitting_start(study, name, model)
     for name, generator in _own_generators(study).items():
         match generator:
             case CheckpointGenerator():

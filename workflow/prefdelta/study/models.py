@@ -57,7 +57,13 @@ class MicroworldModel(Strict):
     operations: tuple[Count, Count] | None = Field(
         default=None, description="fewest and most operations of a problem of the corpus; default: the study's"
     )
-    steps: Count = Field(description="optimiser steps: AdamW with 50 steps of warm-up and a cosine decay")
+    start: str | None = Field(
+        default=None,
+        description="one of `models`, of the same shape and without a start, whose weights training starts from",
+    )
+    steps: Count = Field(
+        description="optimiser steps: AdamW with 50 steps of warm-up (10 of a model that has a `start`) and a cosine decay"
+    )
     batch_size: Count = Field(default=64, description="texts in a step")
     learning_rate: float = Field(gt=0, description="the highest of the schedule")
     seed: int = Field(default=0, description="of weights, corpus and order")
