@@ -483,10 +483,10 @@ def test_a_name_that_a_draw_takes_is_an_error():
 
 def test_a_wrong_generator_with_several_draws_is_told_once():
     content = config()
-    content["generators"]["qwen-s"]["model"] = "qwen-xxl"
+    content["generators"]["rung1"]["model"] = "rung9"
     with pytest.raises(ConfigError) as error:
         load_study(content)
-    assert str(error.value).count("qwen-xxl") == 1
+    assert str(error.value).count("rung9") == 1
 
 
 @pytest.mark.parametrize("generator", [None, 7, "policy", ["policy"]])

@@ -69,12 +69,12 @@ def test_nothing_to_compare_is_an_empty_table(overlap):
 
 
 def test_a_study_compares_each_pair_set_once():
-    words = {"chosen": ["qwen-s", "qwen-m"], "method": ["dpo", "sft"], "selection": ["full", "random40"]}
+    words = {"chosen": ["rung1", "rung2"], "method": ["dpo", "sft"], "selection": ["full", "random40"]}
     job = forecasts.tabulate_overlap(load_study(build.config(**words, versus=[])), {})
     assert [[(pairs.chosen, pairs.selection) for pairs in group] for group in job.settings.groups] == [
-        [("qwen-s", "full"), ("qwen-s", "random40-draw0")],
-        [("qwen-m", "full"), ("qwen-m", "random40-draw0")],
+        [("rung1", "full"), ("rung1", "random40-draw0")],
+        [("rung2", "full"), ("rung2", "random40-draw0")],
     ]
     assert list(job.inputs["pairs"]) == [pairs for group in job.settings.groups for pairs in group]
-    alone = load_study(build.config(chosen=["qwen-s"], method=["dpo", "kto"], versus=[]))
+    alone = load_study(build.config(chosen=["rung1"], method=["dpo", "kto"], versus=[]))
     assert forecasts.tabulate_overlap(alone, {}).settings.groups == []

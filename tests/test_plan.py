@@ -140,7 +140,9 @@ WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressio
         (f"generators.{SECOND}.seed", 9, ["export"]),
         ("sampling.temperature", 0.5, ["traces", "export"]),
         ("judges.oracle.endpoint.noise", 0.25, ["ratings", "export"]),
-        ("authors.faultless", {"factuality": 0.5}, ["pretraining"]),
+        ("authors.common", {"factuality": 0.5}, ["pretraining"]),
+        ("world.seed", 5, ["pretraining"]),
+        ("suite_operations.longer", [4, 6], []),
         ("models.hub.revision", "0f", ["fetching"]),
         ("models.hub.dtype", "float32", []),
         ("methods.dpo.beta", 0.5, ["training"]),
@@ -219,7 +221,7 @@ def test_a_reference_is_of_one_length_and_arithmetic_so_another_method_concerns_
 def test_a_figure_needs_what_it_shows():
     """The table of an experiment reads the traces of its own generators, and no other judge's or generator's ratings."""
     files = findings.tabulate_experiment(load_study(config()), {"study": "microworld", "experiment": "generator_delta"}).files
-    shown = {*build.config()["experiments"]["generator_delta"]["chosen"], "qwen-xs"}
+    shown = {*build.config()["experiments"]["generator_delta"]["chosen"], "rung0"}
     assert {file.rpartition("/")[2].partition(".")[0] for file in files["traces"]} == shown
     assert set(files) == {"traces", "evals", "manifests", "bases"}
 

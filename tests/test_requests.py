@@ -51,7 +51,7 @@ def test_the_words_tell_each_who_asks_with_price_and_cap(tmp_path):
 
 
 def test_a_study_tells_what_it_asks_of_paid_endpoints_alone():
-    content = build.config(judge=["paid", "oracle"], chosen=["qwen-s", "api"], versus=[])
+    content = build.config(judge=["paid", "oracle"], chosen=["rung1", "api"], versus=[])
     content["generators"]["api"] = {"backend": "openai", "model": "big", "endpoint": PAID, "system": "Think.", "draws": 3}
     content["judges"]["paid"] = {"model": "m", "endpoint": PAID, "repeats": 6, "choices_per_request": 3, "max_tokens": 100}
     content["judges"]["paid"]["separate_dimensions"] = True
@@ -60,9 +60,9 @@ def test_a_study_tells_what_it_asks_of_paid_endpoints_alone():
     assert list(job.inputs) == ["prompts"]
     asked = {(one.name, one.generator): one for one in job.settings.asked}
     assert {name for name, _ in asked} == {"paid", "api", "api.draw1", "api.draw2"}
-    assert {generator for name, generator in asked if name == "paid"} >= {"qwen-s", "qwen-xs", "api.draw2"}
+    assert {generator for name, generator in asked if name == "paid"} >= {"rung1", "rung0", "api.draw2"}
     trace, rating = asked["api.draw1", "api.draw1"], asked["paid", "api"]
-    assert (trace.requests_per_prompt, trace.characters, trace.max_tokens, trace.cap) == (4, len("Think."), 80, None)
-    assert (rating.requests_per_prompt, rating.trace_tokens, rating.max_tokens, rating.cap) == (4 * 6 // 3 * 5, 80, 300, 3)
+    assert (trace.requests_per_prompt, trace.characters, trace.max_tokens, trace.cap) == (4, len("Think."), 60, None)
+    assert (rating.requests_per_prompt, rating.trace_tokens, rating.max_tokens, rating.cap) == (4 * 6 // 3 * 5, 60, 300, 3)
     assert rating.prices == trace.prices == Prices(**PRICES)
     assert rating.characters > len(rubric.messages("", "", DIMENSIONS[:1])[0]["content"])
