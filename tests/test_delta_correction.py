@@ -56,6 +56,16 @@ def test_corrected_deltas_are_the_true_ones_where_all_is_normal():
     assert found["corrected"] == pytest.approx(true_mean(truth, ids), abs=0.05)
 
 
+def test_the_order_of_pairs_changes_no_digit():
+    rng = np.random.default_rng(5)
+    frame = pairs(rng.normal(0.3, 0.5, 4000), 1.0, rng, stratum=rng.integers(0, 3, 4000))
+    frame, ids = frame.with_columns(reference_judge=pl.Series(rng.normal(size=4000))), top(frame, 400)
+    expected = correct(frame, ids, 50, 0), by_reference_judge(frame, ids)
+    for seed in range(3):
+        other = frame.sample(fraction=1, shuffle=True, seed=seed)
+        assert (correct(other, ids, 50, 0), by_reference_judge(other, ids)) == expected
+
+
 def test_its_intervals_hold_the_truth():
     rng = np.random.default_rng(1)
     held = 0

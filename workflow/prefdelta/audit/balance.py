@@ -127,7 +127,7 @@ def _moments(pairs: Path, traces: tuple[Path, ...]) -> Moments:
         batch = batch.drop_nulls(["chosen_correct", "rejected_correct"])
         if batch.is_empty():
             continue
-        frame = batch.join(difficulty, on="prompt_id", how="left").with_columns(
+        frame = batch.join(difficulty, on="prompt_id", how="left", maintain_order="left").with_columns(
             log_length_ratio=(chosen / rejected).log(),
             chosen_well_formed=~pl.col("chosen_trace_id").is_in(malformed),
             rejected_well_formed=~pl.col("rejected_trace_id").is_in(malformed),

@@ -75,7 +75,8 @@ def correct(
     the ends of a scale, it can be off either way. It leaves the errors that all repeats share, such as a pull to the middle of
     the scale. The interval is a bootstrap over prompts with the selection as it is. What can't be known without repeats is null.
     """
-    frame = population.with_columns(
+    # In one order, as sums of the same numbers in another end in other digits, and a join gives any.
+    frame = population.sort("pair_id").with_columns(
         mean=pl.col("delta").mean().over("stratum"), taken=pl.col("pair_id").is_in(selected.implode()).cast(pl.Float64)
     )
     delta, mean, taken = (frame[name].to_numpy() for name in ("delta", "mean", "taken"))
@@ -151,7 +152,7 @@ def by_reference_judge(population: pl.DataFrame, selected: pl.Series) -> dict[st
     The scale is the least-squares line of judged deltas on those of the reference judge, over the whole ``population``: the
     judge's noise, which is in its deltas only, leaves it unbiased. Both are null without a reference judge.
     """
-    known = population.drop_nulls("reference_judge")
+    known = population.drop_nulls("reference_judge").sort("pair_id")
     taken = known.filter(pl.col("pair_id").is_in(selected.implode()))["reference_judge"].mean()
     judged, measured = known["delta"].to_numpy(), known["reference_judge"].to_numpy()
     if taken is None or not measured.var():

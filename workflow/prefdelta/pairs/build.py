@@ -70,7 +70,9 @@ def rated(traces: Path, sums: Path, within: pl.Expr) -> pl.DataFrame:
         found = found.group_by("trace_id").agg(pl.all().sum())
     means = [pl.when(pl.col(f"n_{name}") > 0).then(pl.col(name) / pl.col(f"n_{name}")).alias(name) for name in DIMENSIONS]
     overall = pl.mean_horizontal(DIMENSIONS, ignore_nulls=False)
-    return part.join(found.select("trace_id", *means).with_columns(overall=overall), on="trace_id", how="left")
+    means_of_traces = found.select("trace_id", *means).with_columns(overall=overall)
+    # In the order of the traces: means over a prompt's would end in other digits in another.
+    return part.join(means_of_traces, on="trace_id", how="left", maintain_order="left")
 
 
 def pair_up(chosen: pl.DataFrame, rejected: pl.DataFrame, *, cross_samples: bool) -> pl.LazyFrame:
