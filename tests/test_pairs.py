@@ -167,7 +167,7 @@ def test_what_is_alike_is_judged_by_all_parts(selection, tmp_path, monkeypatch):
     full = pair(tmp_path, n_prompts=20, samples=3, **correct)
     in_small_parts(monkeypatch)
     found = pair(tmp_path, selection, n_prompts=20, samples=3, **correct)
-    assert found.equals(select(candidates(full.lazy(), parse(selection), 0), parse(selection)).collect())
+    assert found.equals(select(candidates(full.lazy(), parse(selection), "0/j"), parse(selection)).collect())
 
 
 def test_parts_of_shuffled_tables_give_the_same_pairs(tmp_path, monkeypatch):

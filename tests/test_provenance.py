@@ -303,7 +303,7 @@ EDITS = {
     ),
     "a base class": ([("train/gates.py", "class GateError(PrefdeltaError)", "class GateError(ValueError)")], "train_policy"),
     "a constant in an f-string": ([("audit/balance.py", "IMBALANCE = 0.1", "IMBALANCE = 0.2")], "tabulate_balance plot_balance"),
-    "a method": ([("measure/intervals.py", "+ stdtrit(self.freedom, POWER)", "- stdtrit(self.freedom, POWER)")], INTERVALS),
+    "a method": ([("measure/intervals.py", "error / 2)\n        bias", "error / 3)\n        bias")], INTERVALS),
     "an import": ([("measure/pages.py", "from jinja2 import", "from jinja2.sandbox import")], "browse_pairs render_answers"),
     "a function in another module": (
         [
