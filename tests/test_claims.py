@@ -22,7 +22,7 @@ from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_tab
         (-3.0, -5.0, -1.0, 0.01, None, "falls by -3.0 [-5.0, -1.0]"),
         (1.0, -2.0, 4.0, 0.5, None, "not settled, up to 4.0 can't be excluded: +1.0 [-2.0, +4.0]"),
         (-1.0, -4.0, 2.0, 0.5, None, "not settled, up to 4.0 can't be excluded: -1.0 [-4.0, +2.0]"),
-        (0.3, -1.0, 1.6, 0.5, 2.0, "equivalent within +-2: +0.3 [-1.0, +1.6]"),
+        (0.3, -1.0, 1.6, 0.5, 2.0, "equivalent within +-2: +0.3 [-1.0, +1.6] (90 %)"),
         (0.8, 0.1, 1.5, 0.02, 2.0, "rises by +0.8 [+0.1, +1.5], within +-2"),
     ],
 )

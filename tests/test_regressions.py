@@ -6,20 +6,21 @@ import pytest
 from build import result
 from scipy.stats import linregress
 
-from prefdelta.answers.regressions import LeastSquares, Regressions, plot_regressions, tabulate_regressions
+from prefdelta.answers.regressions import LeastSquares, Regressions, _qualities, plot_regressions, tabulate_regressions
 from prefdelta.answers.settings import RegressionsSettings
 from prefdelta.findings.experiment import BASE, Results
 from prefdelta.findings.generator_deltas import GeneratorDeltas
 from prefdelta.forecast.whatif import WhatIf
-from prefdelta.measure.settings import ArmSettings, Bootstrap, SuiteSettings
+from prefdelta.measure.settings import ArmSettings, SuiteSettings
 from prefdelta.measure.slopes import jackknifed, line, of_generators
 from prefdelta.study.dimensions import DIMENSIONS
 from prefdelta.study.lattice import Cell
 from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table, write_table
 from prefdelta.tables.stages import Predictions
 
-ABILITY = {"a": 20.0, "b": 40.0, "c": 60.0, "d": 80.0, "e": 10.0, "f": 95.0}
-SIDES = [(chosen, rejected) for chosen in ABILITY for rejected in ABILITY if chosen != rejected]
+ABILITY = {"a": 20.0, "b": 40.0, "c": 60.0, "d": 80.0, "e": 95.0}
+SIDES = [(chosen, rejected) for chosen in "abcd" for rejected in "abcd" if chosen != rejected]
+ALL = [*SIDES, ("e", "a")]  # a rung of the ladder that is not in the grid
 
 
 def test_slopes_are_those_of_least_squares():
@@ -101,11 +102,11 @@ def table(tmp_path_factory):
             "n_prompts": 9,
             "n_ungraded": 0,
         }
-        for chosen, rejected in SIDES
+        for chosen, rejected in ALL
     ]
     write_result_table(rows_to_table(accuracies, GeneratorDeltas), GeneratorDeltas, folder / "deltas.csv")
     arms, evals = [], {}
-    for chosen, rejected in SIDES:
+    for chosen, rejected in ALL:
         words = {"policy": "p", "method": "dpo", "judge": "j", "chosen": chosen, "rejected": rejected, "selection": "full"}
         cells = [Cell(**words, seed=seed) for seed in range(3)]
         for cell in cells:
@@ -126,12 +127,11 @@ def table(tmp_path_factory):
     fits = [
         {"fit": "ladder", "kind": "trend", "arms": ladder, "primary": True},
         {"fit": "ladder", "kind": "trend", "arms": ladder, "among": "again"},
-        {"fit": "apart", "kind": "quality", "arms": [arm for arm in arms if arm.chosen in "abc" and arm.rejected in "def"]},
-        {"fit": "grid", "kind": "quality", "arms": arms},
+        {"fit": "grid", "kind": "quality", "arms": arms[:12]},
         {"fit": "dimensions", "kind": "dimensions", "arms": arms},
         {"fit": "tiny", "kind": "quality", "arms": arms[:4]},
     ]
-    settings = RegressionsSettings(fits=fits, models={}, suite="ood", bootstrap=Bootstrap(n_resamples=400, seed=0))
+    settings = RegressionsSettings(fits=fits, models={}, suite="ood", ungraded=0)
     files = (folder / "deltas.csv", folder / "whatif.csv", evals, {"p": folder / "base.parquet"}, folder / "regressions.csv")
     tabulate_regressions(*files, settings=settings)
     return folder / "regressions.csv"
@@ -147,25 +147,23 @@ def test_where_the_delta_alone_counts_the_grid_says_so(regressions):
     chosen, rejected = (regressions["grid", term] for term in ("chosen", "rejected"))
     assert chosen["ci_low"] <= 2 <= chosen["ci_high"]
     assert rejected["ci_low"] <= -2 <= rejected["ci_high"]
-    assert rejected["p_holm"] < 0.05, "so it is not the chosen side alone"
     assert rejected["p_holm"] >= rejected["p_value"] and rejected["adjusted_high"] > rejected["ci_high"]
-    assert chosen["r2"] > 0.8 and chosen["freedom"] == pytest.approx(4, abs=0.5)
+    assert chosen["r2"] > 0.8 and chosen["freedom"] < 5
     assert regressions["grid", "additivity"]["p_value"] > 0.01
 
 
 def test_the_sum_of_both_slopes_is_given_where_no_generator_is_on_both_sides(regressions):
     assert ("grid", "chosen + rejected") not in regressions
-    chosen, rejected, both = (regressions["apart", term] for term in ("chosen", "rejected", "chosen + rejected"))
-    assert both["estimate"] == pytest.approx(chosen["estimate"] + rejected["estimate"])
-    assert both["ci_low"] <= 0 <= both["ci_high"]
-    assert both["vif"] is None
+    words = {"policy": "p", "method": "dpo", "judge": "j", "selection": "full"}
+    apart = [ArmSettings(**words, chosen=chosen, rejected=rejected) for chosen in "abc" for rejected in "xyz"]
+    slopes = _qualities(apart, {"chosen": np.repeat([2.0, 4.0, 6.0], 3), "rejected": np.tile([1.0, 2.0, 5.0], 3)})
+    assert np.allclose(slopes["chosen + rejected"].weights, slopes["chosen"].weights + slopes["rejected"].weights)
 
 
 def test_the_trend_of_a_ladder_is_for_ten_points_of_delta(regressions):
     trend, curvature, linearity = (regressions["ladder", term] for term in ("generator_delta", "curvature", "linearity"))
     assert trend["ci_low"] <= 2 <= trend["ci_high"]
-    assert trend["p_value"] < 0.01
-    assert trend["n_arms"] == 5
+    assert trend["n_arms"] == 4 and trend["freedom"] < 5
     assert curvature["ci_low"] <= 0 <= curvature["ci_high"]
     assert linearity["p_value"] > 0.01 and linearity["minimum_detectable"] is None
 
@@ -210,5 +208,5 @@ def test_the_figure_shows_grids_and_slopes_and_says_them(table, tmp_path):
     caption = figure.with_suffix(".rst").read_text(encoding="utf-8").splitlines()
     said = [line for line in caption if line.startswith("- ")]
     assert len(said) == len(read_result_csv(table, Regressions))
-    assert said[0].startswith("- ladder, generator_delta: rises by +")
+    assert said[0].startswith("- ladder, generator_delta: ") and "[" in said[0]
     assert caption[0].startswith("**What does the gain depend on") and caption[-1].startswith("*Caveat.*")

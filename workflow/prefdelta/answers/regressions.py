@@ -14,7 +14,7 @@ from prefdelta.findings.generator_deltas import GeneratorDeltas
 from prefdelta.forecast.whatif import WhatIf
 from prefdelta.measure.intervals import Array, Interval
 from prefdelta.measure.scores import suite_scores
-from prefdelta.measure.settings import ArmSettings, Bootstrap, SuiteSettings
+from prefdelta.measure.settings import ArmSettings, SuiteSettings
 from prefdelta.measure.slopes import Departure, Slope, additive, both, departure, jackknifed, line, of_generators
 from prefdelta.measure.verdict import decided, departure_verdict, verdict
 from prefdelta.study.dimensions import DIMENSIONS
@@ -94,15 +94,15 @@ def tabulate_regressions(
     families: dict[tuple[str, ...], list[tuple[dict[str, Any], Interval]]] = {}
     for fit in settings.fits:
         arms = fit.arms
-        gains = Gains(arms, evals, bases, settings.suite, settings.bootstrap)
+        gains = Gains(arms, evals, bases, settings.suite, settings.ungraded)
         sides = {side: [known[arm.chosen, arm.rejected] / PER for arm in arms] for side, known in accuracy.items()}
-        common = {"fit": fit.fit, "kind": fit.kind, "among": fit.among, "suite": settings.suite}
+        common: dict[str, Any] = {"fit": fit.fit, "kind": fit.kind, "among": fit.among, "suite": settings.suite}
         common |= {"primary": False, "n_arms": len(arms), "n_items": gains.n_items}
         slopes: dict[str, Slope | None] = {}
         departures: dict[str, Departure | None] = {}
         inflation, r2 = [], None
         if fit.kind == "trend":
-            delta = np.subtract(*sides.values())
+            delta = np.subtract(sides["chosen"], sides["rejected"])
             slopes = {"generator_delta": _trend(fit, delta, settings.models), "curvature": line(delta, degree=2)}
             departures["linearity"] = gains.departure(np.vander(delta, 2))
         elif fit.kind == "quality":
@@ -224,10 +224,10 @@ class Gains:
     """
 
     def __init__(
-        self, arms: list[ArmSettings], evals: dict[Cell, Path], bases: dict[str, Path], suite: str, bootstrap: Bootstrap
+        self, arms: list[ArmSettings], evals: dict[Cell, Path], bases: dict[str, Path], suite: str, ungraded: float
     ) -> None:
         files = [[bases[arms[0].policy]], *([evals[cell] for cell in arm.cells] for arm in arms)]
-        (base, *self._sides), self.sizes = suite_scores(files, suite, bootstrap.ungraded)
+        (base, *self._sides), self.sizes = suite_scores(files, suite, ungraded)
         self.n_items = base.shape[1]
         self.scores: Array = np.stack([side.mean(axis=0) for side in self._sides])
         self.estimates: Array = self.scores.mean(axis=1) - base.mean()
@@ -245,12 +245,10 @@ class LeastSquares:
         residuals = gains - design @ np.linalg.pinv(design) @ gains
         total = float(((gains - gains.mean()) ** 2).sum())
         self.r2 = 1 - float(residuals @ residuals) / total if total else None
-        spread = terms.std(axis=0)
-        constant = spread == 0
-        correlations = np.corrcoef((terms - terms.mean(axis=0)) / np.where(constant, 1, spread), rowvar=False)
         # Of a term that does not vary, or is a combination of others, nothing can be told.
-        ill = constant.any() or np.linalg.cond(correlations) > 1e12
-        self.inflation: list[float | None] = [None] * terms.shape[1] if ill else np.diag(np.linalg.inv(correlations)).tolist()
+        self.inflation: list[float | None] = [None] * terms.shape[1]
+        if terms.std(axis=0).all() and np.linalg.cond(correlations := np.corrcoef(terms, rowvar=False)) <= 1e12:
+            self.inflation = np.diag(np.linalg.inv(correlations)).tolist()
 
 
 def _accuracies(generator_deltas: Path, side: str) -> dict[tuple[str, str], float]:

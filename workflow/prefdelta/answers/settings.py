@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from prefdelta.measure.settings import ArmSettings, Bootstrap
+from prefdelta.measure.settings import ArmSettings
 from prefdelta.study.strict import Strict
 
 
@@ -18,12 +18,13 @@ class FitSettings(Strict):
 
 
 class RegressionsSettings(Strict):
-    """Of `tabulate_regressions`. ``models``: generator -> its model, where it is one of the study's."""
+    """Of `tabulate_regressions`. ``models``: generator -> its model, where it is one of the study's; ``ungraded``: the most
+    answers (a share) of an evaluation that may be."""
 
     fits: list[FitSettings]
     models: dict[str, str]
     suite: str
-    bootstrap: Bootstrap
+    ungraded: float
 
 
 class Question(Strict):

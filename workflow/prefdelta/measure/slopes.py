@@ -45,7 +45,7 @@ class Slope:
         return max(alone, Interval.student(estimate, math.sqrt(total), freedom), key=lambda one: one.ci_high)
 
 
-def line(x: Sequence[float], degree: int = 1) -> Slope | None:
+def line(x: Sequence[float] | Array, degree: int = 1) -> Slope | None:
     """Of independent arms at ``x``: the slope of the least-squares line; with ``degree`` 2 how much that of the parabola
     changes for each unit of x. None where there are not more arms, or places, than it takes.
     """

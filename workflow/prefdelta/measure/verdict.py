@@ -58,7 +58,7 @@ def verdict(
     if row["p_holm"] < 1 - LEVEL:
         return f"{words[0] if estimate > 0 else words[1]} {interval}" + (f", {bounds}" if within else "")
     if within:
-        return f"equivalent {bounds}: {interval}"
+        return f"equivalent {bounds}: {interval} (90 %)"
     return f"not settled, up to {max(-low, high):.{digits}f} can't be excluded: {interval}"
 
 

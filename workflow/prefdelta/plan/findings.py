@@ -227,7 +227,7 @@ def tabulate_regressions(study: Study, words: Mapping[str, str]) -> Job:
         "bases": base_evals(study, [arm.policy for fit in fits for arm in fit.arms]),
     }
     settings = RegressionsSettings(
-        fits=fits, models=models_of_generators(study), suite=study.answered_suite, bootstrap=bootstrap(study)
+        fits=fits, models=models_of_generators(study), suite=study.answered_suite, ungraded=study.gates.ungraded
     )
     return Job(inputs, settings)
 
