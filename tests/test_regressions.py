@@ -6,8 +6,8 @@ import pytest
 from build import result
 from scipy.stats import linregress
 
-from prefdelta.answers.regressions import LeastSquares, Regressions, _qualities, plot_regressions, tabulate_regressions
-from prefdelta.answers.settings import RegressionsSettings
+from prefdelta.answers.regressions import LeastSquares, Regressions, _qualities, _trend, plot_regressions, tabulate_regressions
+from prefdelta.answers.settings import FitSettings, RegressionsSettings
 from prefdelta.findings.experiment import BASE, Results
 from prefdelta.findings.generator_deltas import GeneratorDeltas
 from prefdelta.forecast.whatif import WhatIf
@@ -31,6 +31,18 @@ def test_slopes_are_those_of_least_squares():
     expected = np.linalg.lstsq(np.column_stack([np.ones(20), terms]), gains, rcond=None)[0][1:]
     sides = [frozenset({str(n % 5)}) for n in range(20)]
     assert [jackknifed(terms, unit, sides).weights @ gains for unit in np.eye(3)] == pytest.approx(expected)
+
+
+def test_a_ladder_over_several_rejected_generators_is_as_sure_as_its_generators():
+    words = {"policy": "p", "method": "dpo", "judge": "j", "selection": "full"}
+    arms = [ArmSettings(**words, chosen=chosen, rejected=rejected) for chosen in "abcd" for rejected in "xyz"]
+    delta = np.array([2.0 * "abcd".index(arm.chosen) - 1.5 * "xyz".index(arm.rejected) for arm in arms])
+    gains = np.random.default_rng(0).normal(size=12)
+    for degree in (1, 2):
+        fit = FitSettings(fit="ladder", kind="trend", arms=arms)
+        assert _trend(fit, delta, degree, {}).weights @ gains == pytest.approx(degree * np.polyfit(delta, gains, degree)[0])
+        assert _trend(fit, delta, degree, {}).freedom == 6
+        assert _trend(fit, delta, degree, {"x": "m", "y": "m"}).freedom == 5, "two samples of one model are one generator"
 
 
 def test_a_line_through_arms_has_the_textbook_interval():

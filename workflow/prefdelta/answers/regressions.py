@@ -103,7 +103,8 @@ def tabulate_regressions(
         inflation, r2 = [], None
         if fit.kind == "trend":
             delta = np.subtract(sides["chosen"], sides["rejected"])
-            slopes = {"generator_delta": _trend(fit, delta, settings.models), "curvature": line(delta, degree=2)}
+            degrees = {"generator_delta": 1, "curvature": 2}
+            slopes = {term: _trend(fit, delta, degree, settings.models) for term, degree in degrees.items()}
             departures["linearity"] = gains.departure(np.vander(delta, 2))
         elif fit.kind == "quality":
             slopes = _qualities(arms, sides)
@@ -135,18 +136,19 @@ def tabulate_regressions(
     write_result_table(rows_to_table(rows, Regressions), Regressions, table)
 
 
-def _trend(fit: FitSettings, delta: Array, models: dict[str, str]) -> Slope | None:
+def _trend(fit: FitSettings, delta: Array, degree: int, models: dict[str, str]) -> Slope | None:
     """Arms that share one side only are independent about a line, else generators are left out one by one."""
     if len({arm.chosen for arm in fit.arms}) == len(fit.arms) or len({arm.rejected for arm in fit.arms}) == len(fit.arms):
-        return line(delta)
-    return jackknifed(delta[:, None], np.ones(1), _sides(fit.arms, models))
+        return line(delta, degree)
+    powers = (delta - delta.mean())[:, None] ** np.arange(1, degree + 1)
+    return jackknifed(powers, degree * np.eye(degree)[-1], _sides(fit.arms, models))
 
 
 def _qualities(arms: list[ArmSettings], accuracy: dict[str, list[float]]) -> dict[str, Slope | None]:
     chosen, rejected = [arm.chosen for arm in arms], [arm.rejected for arm in arms]
     one, other = of_generators(chosen, rejected, accuracy["chosen"]), of_generators(rejected, chosen, accuracy["rejected"])
-    apart = one and other and not set(chosen) & set(rejected)
-    return {"chosen": one, "rejected": other, "chosen + rejected": both(one, other) if apart and one and other else None}
+    added = both(one, other) if one and other and not set(chosen) & set(rejected) else None
+    return {"chosen": one, "rejected": other, "chosen + rejected": added}
 
 
 def _dimensions(fit: FitSettings, terms: Array, models: dict[str, str]) -> dict[str, Slope | None]:

@@ -156,7 +156,8 @@ def answer_noise(side: Array, sizes: Sequence[int] | None) -> float:
     parts = np.split(side, np.cumsum(sizes or [n_items])[:-1], axis=1)
     left = [part - part.mean(axis=1, keepdims=True) - part.mean(axis=0) + part.mean() for part in parts]
     noise = sum(float((part**2).sum()) for part in left)
-    return float(noise) / ((n_seeds - 1) * item_freedom(n_items, sizes)) / side.size
+    variance: float = noise / ((n_seeds - 1) * item_freedom(n_items, sizes)) / side.size
+    return variance
 
 
 def mean_interval(values: Array, seed: int, n_resamples: int, sizes: Sequence[int] | None = None) -> Interval:

@@ -53,7 +53,7 @@ def line(x: Sequence[float] | Array, degree: int = 1) -> Slope | None:
     freedom = len(design) - degree - 1
     if freedom < 1 or np.linalg.matrix_rank(design) <= degree:
         return None
-    weights = math.factorial(degree) * np.linalg.pinv(design)[degree]
+    weights = degree * np.linalg.pinv(design)[degree]
     return Slope(weights, math.sqrt(weights @ weights / freedom) * residuals(design), freedom)
 
 
