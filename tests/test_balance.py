@@ -40,7 +40,7 @@ def arm(selection, versus=(), seeds=1, chosen="good", name=None):
     words = {"policy": "p", "method": "dpo", "judge": "j", "chosen": chosen, "rejected": "bad", "selection": selection}
     sets = [pair_set(selection, seed, chosen) for seed in range(seeds)]
     cells = [Cell("p", "dpo", **vars(pairs), seed=seed) for seed, pairs in enumerate(sets)]
-    return ComparedArm(**words, arm=name or selection, versus=list(versus), cells=cells)
+    return ComparedArm(**words, arm=name or selection, versus={one: place for place, one in enumerate(versus)}, cells=cells)
 
 
 def traces_file(folder, generator):

@@ -11,30 +11,37 @@ from prefdelta.audit.judge_audit import JudgeAudit
 from prefdelta.findings.capability import Capability
 from prefdelta.findings.experiment import Results
 from prefdelta.forecast.prediction import Prediction
-from prefdelta.measure.verdict import verdict
+from prefdelta.measure.verdict import percentile_verdict, verdict
 from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table
 
 
 @pytest.mark.parametrize(
-    ("estimate", "low", "high", "p", "words"),
+    ("estimate", "low", "high", "p", "within", "words"),
     [
-        (3.0, 1.0, 5.0, 0.01, "rises by +3.0 [+1.0, +5.0]"),
-        (-3.0, -5.0, -1.0, 0.01, "falls by -3.0 [-5.0, -1.0]"),
-        (1.0, -2.0, 4.0, 0.5, "no difference larger than 4.0 could be found: +1.0 [-2.0, +4.0]"),
-        (-1.0, -4.0, 2.0, 0.5, "no difference larger than 4.0 could be found: -1.0 [-4.0, +2.0]"),
-        (3.0, 0.1, 5.9, 0.2, "no difference larger than 5.9 could be found: +3.0 [+0.1, +5.9]"),
-        (3.0, 0.1, 5.9, None, "rises by +3.0 [+0.1, +5.9]"),
-        (3.0, -0.1, 6.1, None, "no difference larger than 6.1 could be found: +3.0 [-0.1, +6.1]"),
+        (3.0, 1.0, 5.0, 0.01, None, "rises by +3.0 [+1.0, +5.0]"),
+        (-3.0, -5.0, -1.0, 0.01, None, "falls by -3.0 [-5.0, -1.0]"),
+        (1.0, -2.0, 4.0, 0.5, None, "not settled, up to 4.0 can't be excluded: +1.0 [-2.0, +4.0]"),
+        (-1.0, -4.0, 2.0, 0.5, None, "not settled, up to 4.0 can't be excluded: -1.0 [-4.0, +2.0]"),
+        (0.3, -1.0, 1.6, 0.5, 2.0, "equivalent within +-2: +0.3 [-1.0, +1.6] (90 %)"),
+        (0.8, 0.1, 1.5, 0.02, 2.0, "rises by +0.8 [+0.1, +1.5], within +-2"),
     ],
 )
-def test_a_verdict_is_worded_from_the_test(estimate, low, high, p, words):
-    assert verdict(estimate, low, high, p) == words
+def test_a_verdict_is_a_direction_an_equivalence_or_not_settled(estimate, low, high, p, within, words):
+    row = {"estimate": estimate, "adjusted_low": low, "adjusted_high": high, "p_holm": p, "equivalent_within": within}
+    assert verdict(row) == words
 
 
-def slope(fit, kind, term, estimate, p):
+def test_where_there_are_percentiles_only_they_are_the_verdict():
+    assert percentile_verdict(3.0, 0.1, 5.9, 1, ("above", "below")) == "above +3.0 [+0.1, +5.9]"
+    assert percentile_verdict(3.0, -0.1, 6.1, 1, ("above", "below")).startswith("not settled, up to 6.1 can't be excluded")
+
+
+def slope(fit, kind, term, estimate, p, p_holm=None, **changes):
     interval = {"estimate": estimate, "ci_low": estimate - 1, "ci_high": estimate + 1}
+    interval |= {"adjusted_low": estimate - 1.5, "adjusted_high": estimate + 1.5}
     row = {"fit": fit, "kind": kind, "term": term, "suite": "ood", **interval, "p_value": p, "minimum_detectable": 1.5}
-    return {**row, "vif": 1.0, "r2": 0.5, "n_arms": 9, "n_items": 100}
+    row |= {"primary": False, "p_holm": p if p_holm is None else p_holm, "standard_error": 0.5, "freedom": 3.0}
+    return {**row, "vif": 1.0, "r2": 0.5, "n_arms": 9, "n_items": 100} | changes
 
 
 @pytest.fixture
@@ -83,26 +90,49 @@ def claims(tmp_path):
 def test_every_comparison_is_a_claim_with_its_test(claims):
     rows = claims([result("strong", None, 60.0), result("strong", "base", 8.0), result("strong", "zero", 1.0, p=0.3)])
     assert [row["claim"] for row in rows] == [
-        "strong, against the base policy: rises by +8.0 [+6.0, +10.0]",
-        "strong, against zero: no difference larger than 3.0 could be found: +1.0 [-1.0, +3.0]",
+        "strong, against the base policy: rises by +8.0 [+5.0, +11.0]",
+        "strong, against zero: not settled, up to 4.0 can't be excluded: +1.0 [-2.0, +4.0]",
     ]
     assert {row["question"] for row in rows} == {"Does it help?"}
     assert rows[1]["p_holm"] == pytest.approx(0.9)
     assert rows[0]["caveat"] == "Known limits."
+    assert (rows[0]["ci_low"], rows[0]["adjusted_low"]) == (6, 5)
+
+
+def test_the_primary_contrast_is_said_first(claims):
+    trend = slope("ladder", "trend", "generator_delta", 2.0, 0.001)
+    rows = claims([result("strong", "base", 8.0), result("strong", "zero", 3.0, primary=True)], [trend])
+    assert [row["primary"] for row in rows[:3]] == [True, False, False]
+    assert rows[0]["claim"].startswith("strong, against zero")
+    rows = claims([result("strong", "base", 8.0)], [slope("ladder", "trend", "curvature", 2.0, 0.1), trend | {"primary": True}])
+    assert rows[0]["claim"].startswith("The gain, for each 10 points of generator-level delta: rises")
+
+
+def test_an_equivalence_is_a_claim(claims):
+    (row,) = claims([result("strong", "zero", 0.2, p=0.5, equivalent_within=2.0, p_equivalent=0.01)])
+    assert row["claim"].startswith("strong, against zero: equivalent within +-2")
+    assert row["p_equivalent"] == pytest.approx(0.01)
 
 
 def test_unequal_budgets_single_seeds_and_greedy_answers_are_caveats(claims):
     sampled = result("strong", "zero", 8.0, budget="pairs -79 %", n_seeds=1)
     own = result("strong", None, 60.0, decoding="greedy")
     (row,) = claims([sampled, own, result("strong", "zero", -0.5, decoding="greedy")])
-    for part in ("Known limits.", "Budgets differ: pairs -79 %.", "One seed", "Not so in greedy answers: -0.5 (McNemar p = 0.4)"):
+    for part in (
+        "Known limits.",
+        "Budgets differ: pairs -79 %.",
+        "One seed",
+        "Not so in greedy answers: -0.5 (McNemar p = 0.4)",
+        "6 items gained, 4 lost",
+    ):
         assert part in row["caveat"]
 
 
 def test_greedy_answers_at_their_ceiling_speak_neither_for_nor_against_a_rise(claims):
     sampled, own = result("strong", "zero", 8.0), result("strong", None, 99.8, decoding="greedy")
     (row,) = claims([sampled, own, result("strong", "zero", 0.1, decoding="greedy")])
-    assert row["caveat"] == "Known limits. Greedy answers can't show it: 99.7 % are right without it."
+    flips = "Greedy answers: 6 items gained, 4 lost."
+    assert row["caveat"] == f"Known limits. {flips} Greedy answers can't show it: 99.7 % are right without it."
     (row,) = claims([result("strong", "zero", -8.0), own, result("strong", "zero", 0.1, decoding="greedy")])
     assert "Not so in greedy answers: +0.1" in row["caveat"]
 
@@ -116,13 +146,28 @@ def test_delta_learning_is_claimed_of_chosen_sides_weaker_than_the_policy_alone(
 def test_trends_and_slopes_are_claims_and_slopes_are_corrected_together(claims):
     slopes = [
         slope("ladder", "trend", "generator_delta", 2.0, 0.001),
-        slope("dimensions", "dimensions", "factuality", 3.0, 0.03),
-        slope("dimensions", "dimensions", "step_coherence", 4.0, 0.001),
+        slope("ladder", "trend", "generator_delta", 1.0, 0.2, among="sft"),
+        slope("ladder", "trend", "curvature", -0.5, 0.4),
+        slope("ladder", "trend", "linearity", 1.0, 0.3),
+        slope("dimensions", "dimensions", "factuality", 3.0, 0.03, 0.2),
+        slope("dimensions", "dimensions", "step_coherence", 4.0, 0.001, 0.002),
     ]
     rows = claims([result("strong", "base", 8.0)], slopes)
     assert rows[0]["claim"].startswith("The gain, for each 10 points of generator-level delta: rises by +2.0")
+    assert rows[1]["claim"].startswith("sft, The gain, for each 10 points of generator-level delta: not settled")
+    assert rows[2]["claim"].startswith("The slope of that, for each further 10 points (0 if the gain is linear): not settled")
+    assert rows[3]["claim"].startswith("That gains lie on a line: no departure beyond noise was found")
     by_dimension = [row for row in rows if row["question"] == DIMENSIONS]
-    assert [row["p_holm"] for row in by_dimension] == pytest.approx([0.03, 0.002])
+    assert [row["p_holm"] for row in by_dimension] == pytest.approx([0.2, 0.002])
+    assert "not settled" in by_dimension[0]["claim"]
+
+
+def test_mirrored_slopes_are_said_to_be_no_finding(claims):
+    words = ("chosen", "rejected")
+    rows = claims([result("strong", "base", 8.0)], [slope("ladder", "quality", term, 3.0, 0.01) for term in words])
+    assert all("mirror each other is no finding" in row["caveat"] for row in rows[:2])
+    apart = [slope("ladder", "quality", term, 3.0, 0.01) for term in (*words, "chosen + rejected")]
+    assert not any("mirror" in row["caveat"] for row in claims([result("strong", "base", 8.0)], apart))
 
 
 def audited(judge, statistic, estimate, generator=None, dimension="overall", n_ratings=None, half=0.05):
@@ -191,6 +236,6 @@ def test_one_dimension_rather_than_another_is_worded_as_such(claims):
     rows = claims(
         [result("strong", "base", 8.0)], [slope("dimensions", "dimensions", "step_coherence - factuality", -2.0, 0.001)]
     )
-    assert "The gain, for each level of mean delta in step_coherence rather than in factuality: falls by -2.0 [-3.0, -1.0]" in [
+    assert "The gain, for each level of mean delta in step_coherence rather than in factuality: falls by -2.0 [-3.5, -0.5]" in [
         row["claim"] for row in rows
     ]

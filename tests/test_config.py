@@ -371,6 +371,16 @@ def test_a_control_that_the_experiment_does_not_have_is_an_error(versus):
         assert text in str(error.value)
 
 
+@pytest.mark.parametrize("primary", [{"arm": "full"}, {"arm": "random5", "versus": "random5"}, {"arm": "top5", "versus": "base"}])
+def test_a_primary_contrast_that_is_no_comparison_is_an_error_with_the_choices(primary):
+    selection = {"selection": ["top5-overall", "random5"], "versus": [{"selection": "random{k}"}]}
+    with pytest.raises(ConfigError) as error:
+        study(chosen=[SECOND], rejected=[FIRST], **selection, primary=primary)
+    for text in ("experiments.generator_delta.primary", primary["arm"], "{arm: 'top5-overall', versus: 'random5'}"):
+        assert text in str(error.value)
+    assert study(chosen=[SECOND], rejected=[FIRST], **selection, primary={"arm": "top5-overall", "versus": "random5"}).experiments
+
+
 def test_an_arm_is_compared_with_the_arm_that_differs_in_the_stated_words_only():
     loaded = study(chosen=[SECOND, THIRD], rejected=[FIRST], method=["dpo", "kto"], versus=[{"chosen": SECOND}])
     for arm in arms(loaded, "generator_delta"):

@@ -5,6 +5,7 @@ import sys
 
 import build
 import numpy as np
+import polars as pl
 import pytest
 from build import result
 
@@ -13,6 +14,7 @@ from prefdelta.findings.experiment import BASE, Results, tabulate_experiment
 from prefdelta.findings.experiment_figures import plot_experiment
 from prefdelta.findings.profile import plot_profile, tabulate_profile
 from prefdelta.findings.settings import ExperimentSettings, FigureSettings
+from prefdelta.measure.intervals import Interval, holm
 from prefdelta.measure.settings import Bootstrap, ComparedArm
 from prefdelta.study.lattice import Cell
 from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table, write_table
@@ -24,7 +26,9 @@ RIGHT = {"c": [True, True, True, False], "r": [True, False, False, False]}  # 75
 
 def arm(selection, versus=(), seeds=2):
     cells = [Cell(**WORDS, selection=selection, seed=seed) for seed in range(seeds)]
-    return ComparedArm(**WORDS, selection=selection, arm=selection, versus=list(versus), cells=cells)
+    return ComparedArm(
+        **WORDS, selection=selection, arm=selection, versus={name: place for place, name in enumerate(versus)}, cells=cells
+    )
 
 
 def predictions(path, correct):
@@ -55,10 +59,10 @@ def write_traces(folder):
     return files
 
 
-def settings_of(*arms):
+def settings_of(*arms, **changes):
     draws = {"c": ["c"], "r": ["r"]}
     bootstrap = Bootstrap(n_resamples=50, seed=0, ungraded=0.2)
-    return ExperimentSettings(experiment="e", arms=list(arms), draws=draws, bootstrap=bootstrap)
+    return ExperimentSettings(experiment="e", arms=list(arms), draws=draws, bootstrap=bootstrap, **changes)
 
 
 def write_trained(path):
@@ -129,11 +133,72 @@ def test_an_item_without_a_graded_answer_is_left_out_of_all_evaluations_and_coun
         ]
 
 
+def shares_of(folder, shares, **changes):
+    """The sampled and greedy `Results` of arms with these (shares of right answers by seed, controls), of 20 items."""
+    arms = [arm(name, versus) for name, (_, versus) in shares.items()]
+    evals, manifests = {}, {}
+    for cell in [cell for made in arms for cell in made.cells]:
+        name = f"{cell.selection}{cell.seed}"
+        right = np.arange(20) < 20 * shares[cell.selection][0][cell.seed]
+        evals[cell] = predictions(folder / f"{name}.parquet", right)
+        (folder / name).mkdir()
+        manifests[cell] = write_trained(folder / name / "manifest.json")
+    bases = {"p": predictions(folder / "base.parquet", np.arange(20) >= 14)}
+    settings = settings_of(*arms, **changes)
+    tabulate_experiment(write_traces(folder), evals, manifests, bases, folder / "table.csv", settings=settings)
+    return read_result_csv(folder / "table.csv", Results)
+
+
+THREE = {
+    "top5-overall": ((0.8, 0.7), ["full", "random5"]),
+    "random5": ((0.5, 0.6), ["full"]),
+    "full": ((0.5, 0.45), []),
+}
+
+
+def test_comparisons_with_one_control_are_corrected_together_and_the_primary_one_by_itself(tmp_path):
+    primary = {"arm": "top5-overall", "versus": BASE, "suite": "ood"}
+    results = shares_of(tmp_path, THREE, primary=primary).filter(pl.col("versus").is_not_null())
+    greedy, sampled = (results.filter(decoding=decoding) for decoding in ("greedy", "sampled"))
+    assert [row["primary"] for row in sampled.filter(versus=BASE).rows(named=True)] == [True, False, False]
+    assert not greedy["primary"].any()
+    families = [(greedy, BASE), (sampled.filter(~pl.col("primary")), BASE), (sampled.filter("primary"), BASE)]
+    families += [(sampled, "full"), (sampled, "random5")]
+    for (rows, versus), size in zip(families, (3, 2, 1, 2, 1), strict=True):
+        found = rows.filter(versus=versus)
+        assert found["p_holm"].to_list() == pytest.approx(holm(found["p_value"].to_list())) and len(found) == size
+        for row in found.iter_rows(named=True):
+            test = Interval(*(row[name] for name in ("estimate", "ci_low", "ci_high", "standard_error", "freedom")))
+            assert row["minimum_detectable"] == pytest.approx(test.minimum_detectable(0.05 / size))
+            assert row["adjusted_high"] >= row["ci_high"] - 1e-9 or row["adjusted_high"] in (0, 100)
+
+
+def test_a_table_counts_the_items_that_greedy_answers_gain_and_lose(tmp_path):
+    results = shares_of(tmp_path, THREE).filter(pl.col("versus").is_not_null())
+    found = {(row["arm"], row["versus"]): row for row in results.filter(decoding="greedy").iter_rows(named=True)}
+    row = found["top5-overall", BASE]  # 16 and 14 right, of which base has 2 and 0 of its 6
+    assert (row["n_gained"], row["n_lost"]) == (14, 5)
+    assert row["n_gained"] - row["n_lost"] == pytest.approx(row["estimate"] / 100 * row["n_items"])
+    assert (found["top5-overall", "full"]["n_gained"], found["top5-overall", "full"]["n_lost"]) == (5.5, 0)
+    assert results.filter(decoding="sampled")["n_gained"].null_count() == len(results) / 2
+
+
+def test_a_small_difference_is_equivalence_only_where_a_smallest_effect_is_configured(tmp_path):
+    alike = {"top5-overall": ((0.5, 0.5), ["full"]), "full": ((0.5, 0.5), [])}
+    (tmp_path / "with").mkdir()
+    found = shares_of(tmp_path / "with", alike, smallest_effect=3.0).filter(versus="full", decoding="sampled").row(0, named=True)
+    assert (found["equivalent_within"], found["p_equivalent"]) == (3, 0)
+    (tmp_path / "without").mkdir()
+    found = shares_of(tmp_path / "without", alike).filter(versus="full", decoding="sampled").row(0, named=True)
+    assert (found["equivalent_within"], found["p_equivalent"]) == (None, None)
+
+
 @pytest.mark.parametrize("kind", ["ladder", "bars", "sweep", "grid"])
 def test_a_figure_of_every_kind_says_what_was_found(kind, tmp_path):
     chosen = ["weak", "strong"]
     rows = [
         result(name, versus, estimate, suite=suite, decoding=decoding, generator_delta=10.0 * (1 + place), n_pairs=10 + place)
+        | {"primary": None if versus is None else name == "strong"}
         for place, name in enumerate(chosen)
         for suite in ("id", "ood")
         for decoding in ("sampled", "greedy")
@@ -147,9 +212,10 @@ def test_a_figure_of_every_kind_says_what_was_found(kind, tmp_path):
     assert all(figure.with_suffix(suffix).stat().st_size for suffix in (".png", ".svg", ".pdf"))
     assert figure.with_suffix(".rst").read_text(encoding="utf-8") == (
         "**Does it help?**\n\n"
-        "Sampled accuracy on ood and paired differences (points), 95 % intervals:\n\n"
-        "- **weak** 60.0 (3 seeds). Against base policy: falls by -3.0 [-5.0, -1.0].\n"
-        "- **strong** 60.0 (3 seeds). Against base policy: rises by +8.0 [+6.0, +10.0].\n\n"
+        "Sampled accuracy on ood and paired differences (points), with 95 % intervals, corrected for the number of comparisons "
+        "with the same control:\n\n"
+        "- **strong** 60.0 (3 seeds). Against base policy (primary, not corrected): rises by +8.0 [+5.0, +11.0].\n"
+        "- **weak** 60.0 (3 seeds). Against base policy: falls by -3.0 [-6.0, +0.0].\n\n"
         "*Caveat.* All small.\n"
     )
 
@@ -158,7 +224,7 @@ def test_a_profile_has_the_mean_delta_of_every_criterion(tmp_path):
     pairs = build.pairs(40)
     write_table(pairs, Pairs, tmp_path / "pairs.parquet")
     files, table = {"c over r": tmp_path / "pairs.parquet"}, tmp_path / "table.csv"
-    words = {**WORDS, "selection": "full", "arm": "c over r", "versus": []}
+    words = {**WORDS, "selection": "full", "arm": "c over r", "versus": {}}
     tabulate_profile(write_traces(tmp_path), files, table, settings=settings_of(ComparedArm(**words)))
     results = read_result_csv(table, Results)
     for row in results.iter_rows(named=True):

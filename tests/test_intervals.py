@@ -3,11 +3,11 @@
 import numpy as np
 import polars as pl
 import pytest
-from scipy.stats import chi2
+from scipy.stats import chi2, t
 
 from prefdelta.checkpoints.manifest import write_manifest
 from prefdelta.findings.capability import Capability, tabulate_capability
-from prefdelta.measure.intervals import contrast, holm, item_weights, mcnemar, mean_interval, nested_interval, slope
+from prefdelta.measure.intervals import Interval, holm, item_weights, mcnemar, mean_interval, nested_interval
 from prefdelta.measure.scores import ScoresError, item_scores
 from prefdelta.measure.settings import Bootstrap
 from prefdelta.tables.io import read_result_csv, write_table
@@ -311,36 +311,14 @@ def test_the_p_value_agrees_with_the_interval_and_holds_its_size():
     assert false / n_simulations <= 0.07
 
 
-def test_the_minimum_detectable_difference_is_found_four_times_out_of_five():
-    rng = np.random.default_rng(6)
-
-    def interval(gain, simulation):
-        difficulty = rng.normal(0, 30, N_ITEMS)
-        arm, versus = scores(rng, difficulty, 4, 50 + gain, 3), scores(rng, difficulty, 4, 50, 3)
-        return nested_interval(arm, versus, WEIGHTS, simulation)
-
-    smallest = np.mean([interval(0, simulation).minimum_detectable for simulation in range(200)])
-    found = np.mean([interval(smallest, simulation).p_value < 0.05 for simulation in range(400)])
-    assert 0.7 <= found <= 0.9
-
-
-LADDER = [0, 10, 30, 60]
-
-
-@pytest.mark.parametrize(("rise", "least", "most"), [(0, 0, 0.07), (0.15, 0.8, 1)], ids=["size", "power"])
-def test_the_trend_test_holds_its_size_and_has_power(rise, least, most):
-    rng = np.random.default_rng(7)
-    found, n_simulations = 0, 400
-    for simulation in range(n_simulations):
-        difficulty = rng.normal(0, 30, N_ITEMS)
-        arms = [scores(rng, difficulty, 3, 50 + rise * delta, 2) for delta in LADDER]
-        found += contrast(list(slope(LADDER)), arms, WEIGHTS, simulation).p_value < 0.05
-    assert least <= found / n_simulations <= most
-
-
-def test_the_slope_is_the_least_squares_slope():
-    values = [3.0, 4.0, 9.0, 20.0]
-    assert slope(LADDER) @ values == pytest.approx(np.polyfit(LADDER, values, 1)[0])
+def test_an_interval_at_another_level_and_equivalence_agree_with_students_tests():
+    test = Interval.student(1.0, 0.5, 10.0)
+    assert test.at(0.95) == pytest.approx((test.ci_low, test.ci_high))
+    low, high = test.at(0.9)
+    assert high - 1 == pytest.approx(0.5 * t.ppf(0.95, 10)) and low + high == pytest.approx(2)
+    assert test.p_equivalent(high) == pytest.approx(0.05)
+    assert (Interval.student(1.0, 0.0, 10.0).p_equivalent(2.0), Interval.student(1.0, 0.0, 10.0).p_equivalent(0.5)) == (0, 1)
+    assert test.minimum_detectable(0.01) > test.minimum_detectable()
 
 
 def test_holm_adjusts_for_the_number_of_tests_and_keeps_their_order():

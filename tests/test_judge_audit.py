@@ -48,6 +48,14 @@ def test_icc_is_that_of_shrout_and_fleiss():
     assert spearman_brown(single, 4) == pytest.approx(0.44, abs=0.005)
 
 
+def test_the_reliability_of_several_ratings_is_between_none_and_all():
+    singles = np.array([-0.5, -1 / 9, -0.12, 0.0, 0.5, 1.0, np.nan])
+    for n in (1, 2, 10):
+        found = spearman_brown(singles, n)
+        assert found[:4] == pytest.approx(np.zeros(4)) and found[5] == pytest.approx(1) and np.isnan(found[6])
+    assert spearman_brown(singles, 10)[4] == pytest.approx(5 / 5.5)
+
+
 def test_icc_with_missing_ratings_is_near_the_truth():
     rng = np.random.default_rng(0)
     ratings = rng.normal(size=(4000, 1)) + rng.normal(size=(4000, 5))

@@ -26,7 +26,7 @@ def five(trace_id, dimension):
     return [rng.randint(1, 5) for _ in range(5)]
 
 
-def pair(folder, selection="full", levels=five, seed=0, **traces):
+def pair(folder, selection="full", levels=five, seed=0, judge="oracle", **traces):
     """The pairs of generators ``c`` and ``r``, and the path they were to be written to."""
     correct = {"c": traces.pop("chosen_correct", None), "r": traces.pop("rejected_correct", None)}
     files = []
@@ -35,7 +35,7 @@ def pair(folder, selection="full", levels=five, seed=0, **traces):
         write_table(table, Traces, folder / f"{name}.traces.parquet")
         write_table(build.ratings(table, levels), Ratings, folder / f"{name}.ratings.parquet")
         files += [folder / f"{name}.traces.parquet", folder / f"{name}.ratings.parquet"]
-    build_pairs(*files, folder / "pairs.parquet", settings=PairsSettings(judge="oracle", selection=selection, seed=seed))
+    build_pairs(*files, folder / "pairs.parquet", settings=PairsSettings(judge=judge, selection=selection, seed=seed))
     return read_table(folder / "pairs.parquet", Pairs)
 
 
@@ -167,7 +167,7 @@ def test_what_is_alike_is_judged_by_all_parts(selection, tmp_path, monkeypatch):
     full = pair(tmp_path, n_prompts=20, samples=3, **correct)
     in_small_parts(monkeypatch)
     found = pair(tmp_path, selection, n_prompts=20, samples=3, **correct)
-    assert found.equals(select(candidates(full.lazy(), parse(selection), 0), parse(selection)).collect())
+    assert found.equals(select(candidates(full.lazy(), parse(selection), "0/oracle"), parse(selection)).collect())
 
 
 def test_parts_of_shuffled_tables_give_the_same_pairs(tmp_path, monkeypatch):
@@ -209,3 +209,8 @@ def test_coverage_is_of_all_parts(tmp_path, monkeypatch):
     assert found["n_asked"].to_list() == [20 * 6] * 10
     assert found["n_missing"].to_list() == [2] * 10
     assert set(found["reasons"]) == {'{"not JSON": 2}'}
+
+
+def test_each_judge_draws_pairs_at_random_for_itself(tmp_path):
+    ids = [set(pair(tmp_path, "random6-draw0", judge=judge, n_prompts=20)["pair_id"]) for judge in ("oracle", "oracle", "other")]
+    assert ids[0] == ids[1] != ids[2]

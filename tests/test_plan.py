@@ -121,8 +121,16 @@ def test_the_order_of_keys_changes_no_plan():
     assert planned(load_study(turned)) == planned(load_study(config()))
 
 
-BOOTSTRAPPED = ["experiment", "profile", "capability", "generator deltas", "judge audit", "delta correction", "regressions"]
-BOOTSTRAPPED += ["prediction", "export"]
+BOOTSTRAPPED = [
+    "experiment",
+    "profile",
+    "capability",
+    "generator deltas",
+    "judge audit",
+    "delta correction",
+    "prediction",
+    "export",
+]
 WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressions", "prediction", "profile"]
 
 
@@ -159,7 +167,8 @@ WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressio
         ("gates.judge_coverage", 0.5, []),
         ("cost", {"training_tokens_per_second": 1, "evaluation_tokens_per_second": 1, "price_per_hour": 1}, ["what if"]),
         ("predictor", None, ["what if", "figure of what if"]),
-        (f"{EXPERIMENT}.seeds", 1, WITH_CELLS),
+        ("smallest_effect", 2.0, ["experiment", "profile", "answers"]),
+        (f"{EXPERIMENT}.seeds", 1, [*WITH_CELLS, "answers"]),
         (f"{EXPERIMENT}.title", "Another", ["figure", "figure of profile"]),
         (f"{EXPERIMENT}.question", "Another?", ["figure", "figure of profile", "claims", "answers"]),
         ("judges.unused", {"model": "m", "endpoint": {"kind": "microworld", "noise": 1}}, []),
@@ -178,6 +187,46 @@ def test_a_change_reaches_the_jobs_that_depend_on_it_and_no_others(path, value, 
     change(changed_config, path, value)
     after, before = planned(load_study(changed_config)), planned(load_study(config()))
     assert {name for name in PLANS if after[name] != before[name]} == {*changed}
+
+
+def test_the_primary_contrast_is_a_comparison_of_the_experiment_and_takes_the_place_of_the_trend():
+    loaded = load_study(config())
+    assert content(loaded, "experiment")["primary"] is None
+    assert [fit["primary"] for fit in content(loaded, "regressions")["fits"]] == [True, False]
+    named = content(loaded, "experiment")["arms"][-1]["arm"]
+    loaded = load_study(config(primary={"arm": named}))
+    assert content(loaded, "experiment")["primary"] == {"arm": named, "versus": "base", "suite": list(loaded.suites)[-1]}
+    assert not any(fit["primary"] for fit in content(loaded, "regressions")["fits"])
+
+
+def test_arms_of_several_methods_are_regressed_apart():
+    fits = content(load_study(config(method=["dpo", "sft"])), "regressions")["fits"]
+    assert [(fit["fit"], fit["among"], fit["primary"]) for fit in fits] == [
+        ("generator_delta", "dpo", True),
+        ("generator_delta", "sft", False),
+        ("dimensions", None, False),
+    ]
+    assert all({arm["method"] for arm in fit["arms"]} == {fit["among"]} for fit in fits[:2])
+
+
+def test_controls_that_an_experiment_names_once_are_one_family_whatever_the_arm():
+    sizes = {"selection": ["top5-overall", "top9-overall", "random5", "random9", "full"]}
+    versus = [{"selection": "random{k}"}, {"selection": "full"}]
+    arms = content(load_study(config(chosen=[SECOND], rejected=[FIRST], **sizes, versus=versus)), "experiment")["arms"]
+    assert [arm["versus"] for arm in arms[:2]] == [{"random5": 0, "full": 1}, {"random9": 0, "full": 1}]
+
+
+def test_what_seeds_vary_is_said_of_this_study():
+    study = config(chosen=[SECOND], rejected=[FIRST], selection=["full", "random5"], versus=[])
+    study["generators"] = {FIRST: {"model": "policy", "draws": 2}, SECOND: {"model": "policy", "seed": 1}}
+    said = content(load_study(study), "answers")["seeds"]
+    vary, _, same = said.partition("What is the same in all of them: ")
+    assert "the draws of random" in vary and f"the traces of {FIRST}, with" in vary
+    for part in ("the checkpoint that training starts from (policy)", "the world", f"the traces of {SECOND}, with"):
+        assert part in same
+    assert "One seed only" not in said
+    change(study, f"{EXPERIMENT}.seeds", 1)
+    assert "One seed only, so intervals over items alone: generator_delta" in content(load_study(study), "answers")["seeds"]
 
 
 def test_run_settings_reach_the_job_but_not_its_content():

@@ -299,11 +299,14 @@ EDITS = {
     "a default argument": ([("microworld/authors.py", "range = range(10)", "range = range(9)")], "pretrain_model"),
     "a decorator": (
         [("measure/intervals.py", "@lru_cache(maxsize=8)", "@lru_cache(maxsize=9)")],
-        f"{INTERVALS} tabulate_delta_correction tabulate_judge_audit",
+        f"{INTERVALS} tabulate_delta_correction tabulate_judge_audit".replace(" tabulate_regressions", ""),
     ),
     "a base class": ([("train/gates.py", "class GateError(PrefdeltaError)", "class GateError(ValueError)")], "train_policy"),
     "a constant in an f-string": ([("audit/balance.py", "IMBALANCE = 0.1", "IMBALANCE = 0.2")], "tabulate_balance plot_balance"),
-    "a method": ([("measure/intervals.py", "+ stdtrit(self.freedom, POWER)", "- stdtrit(self.freedom, POWER)")], INTERVALS),
+    "a method": (
+        [("measure/intervals.py", "error / 2)\n        bias", "error / 3)\n        bias")],
+        f"{INTERVALS} tabulate_claims",
+    ),
     "an import": ([("measure/pages.py", "from jinja2 import", "from jinja2.sandbox import")], "browse_pairs render_answers"),
     "a function in another module": (
         [

@@ -6,6 +6,7 @@ from typing import Any
 
 from prefdelta.answers.claims import DIMENSIONS, JUDGE, PREDICTION, Claims
 from prefdelta.answers.settings import AnswersSettings
+from prefdelta.measure.intervals import LEVEL
 from prefdelta.measure.pages import write_page
 from prefdelta.tables.io import read_result_csv
 
@@ -20,16 +21,19 @@ th, td { border-bottom: 1px solid #ddd; padding: 4px 8px; text-align: left }
 td.number { text-align: right; white-space: nowrap } img { max-width: 100% } .found { font-weight: 600 } small { color: #555 }
 </style></head><body>
 <h1>{{ study }}: answers</h1>
-<p>Differences are points of sampled accuracy on {{ suite }}, with 95 % intervals over evaluation items and seeds (of training,
-and of whatever else a seed draws). A claim says <i>rises</i> or <i>falls</i> only where the test, corrected for the other
-comparisons of its experiment (Holm), stays below 0.05. <i>Detectable</i>: the smallest true difference that such a comparison
-finds in 80 % of cases.</p>
+<p>Differences are points of sampled accuracy on {{ suite }}, with 95 % intervals over evaluation items and seeds. The
+<b>primary</b> contrast of an experiment is tested by itself; any other together with those that have the same control (Holm), and
+its interval is adjusted likewise. A claim says <i>rises</i> or <i>falls</i> where that test stays below 0.05, <i>equivalent</i>
+where two one-sided tests find the difference within the smallest effect of interest ({{ smallest_effect }}), else <i>not
+settled</i>. <i>Detectable</i>: the smallest true size that such a test, so corrected, finds in 80 % of cases.</p>
+<p>{{ seeds }}</p>
 <ol>{% for s in sections %}<li><a href="#q{{ loop.index }}">{{ s.question }}</a></li>{% endfor %}</ol>
 {% for s in sections %}
 <h2 id="q{{ loop.index }}">{{ s.question }}</h2>
 {% for image in s.images %}<img alt="{{ s.question }}" src="data:image/png;base64,{{ image }}">{% endfor %}
 <table><thead><tr><th>claim</th><th>p</th><th>p (Holm)</th><th>detectable</th><th>but</th></tr></thead><tbody>
-{% for c in s.claims %}<tr><td{% if c.p_holm is not none and c.p_holm < 0.05 %} class="found"{% endif %}>{{ c.claim }}</td>
+{% for c in s.claims %}<tr><td{% if found(c) %} class="found"{% endif %}>
+{% if c.primary %}<b>Primary:</b> {% endif %}{{ c.claim }}</td>
 <td class="number">{{ p(c.p_value) }}</td><td class="number">{{ p(c.p_holm) }}</td>
 <td class="number">{% if c.minimum_detectable is not none %}{{ '%.1f' % c.minimum_detectable }}{% endif %}</td>
 <td><small>{{ c.caveat.removeprefix(s.caveat) }}</small></td></tr>
@@ -45,6 +49,9 @@ def render_answers(claims: Path, figures: dict[str, Path], page: Path, *, settin
     def p(value: float | None) -> str:
         return "" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
+    def found(claim: dict[str, Any]) -> bool:
+        return any(p is not None and p < 1 - LEVEL for p in (claim["p_holm"], claim["p_equivalent"]))
+
     sections: list[dict[str, Any]] = []
     for (question,), rows in read_result_csv(claims, Claims).partition_by("question", as_dict=True, maintain_order=True).items():
         images = [figures[name].read_bytes() for name in (settings.figures | SHOWN_BY).get(str(question), [])]
@@ -56,7 +63,18 @@ def render_answers(claims: Path, figures: dict[str, Path], page: Path, *, settin
                 "caveat": shared_sentences(rows["caveat"].to_list()),
             }
         )
-    write_page(PAGE, page, study=settings.study, suite=settings.suite, sections=sections, p=p)
+    smallest = "none is configured" if settings.smallest_effect is None else f"{settings.smallest_effect:g} points"
+    write_page(
+        PAGE,
+        page,
+        study=settings.study,
+        suite=settings.suite,
+        seeds=settings.seeds,
+        smallest_effect=smallest,
+        sections=sections,
+        p=p,
+        found=found,
+    )
 
 
 def shared_sentences(texts: list[str]) -> str:

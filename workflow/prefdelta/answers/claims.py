@@ -6,15 +6,15 @@ from typing import Any
 import pandera.polars as pa
 import polars as pl
 
-from prefdelta.answers.regressions import Regressions
+from prefdelta.answers.regressions import DEPARTURES, MIRRORED, Regressions
 from prefdelta.answers.settings import ClaimsSettings, Question
 from prefdelta.audit.delta_correction import BY_DELTA, DeltaCorrection
 from prefdelta.audit.judge_audit import JudgeAudit, judge_findings
 from prefdelta.findings.capability import Capability
 from prefdelta.findings.experiment import BASE, Results
 from prefdelta.forecast.prediction import Prediction
-from prefdelta.measure.intervals import LEVEL, holm
-from prefdelta.measure.verdict import verdict
+from prefdelta.measure.intervals import LEVEL, Interval
+from prefdelta.measure.verdict import decided, departure_verdict, verdict
 from prefdelta.study.selections import draw_for_seed, parse
 from prefdelta.tables.check import Table
 from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table
@@ -22,7 +22,9 @@ from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_tab
 SELECTED = "How much of the delta of selected pairs is the judge's noise?"
 JUDGE = "Can the judge be trusted?"
 NESTED = "t, bootstrap over items in seeds"
-LEAST_SQUARES = "t, least squares over arms, bootstrap over items in seeds"
+OVER_ARMS = "t, least squares over arms, generators and items"
+OVER_GENERATORS = "t, jackknife over generators, and items"
+F_TEST = "F, arms against the noise of items and seeds"
 DELTA_LEARNING = "Delta learning: do pairs of a chosen side that is weaker than the policy improve it?"
 DIMENSIONS = "In which dimension must the two sides differ?"
 PERCENTILES = "bootstrap over prompts"
@@ -34,18 +36,24 @@ PREDICTION = "How well can a gain be predicted before training?"
 class Claims(Table):
     """Every finding of a study in words, with what it rests on (points, or the unit that the claim names).
 
-    ``p_holm`` is corrected for the other claims of the same experiment. ``minimum_detectable``: the smallest true size that such
-    a test finds in 80 % of cases. A claim without a test (``test`` is none) has an estimate only.
+    ``primary``: the one contrast that its experiment declares. ``p_holm`` is corrected for the other claims of the same family
+    (`decided`), and the adjusted interval, which the words show, fits it; ``ci_low`` and ``ci_high`` are of the claim by itself.
+    ``minimum_detectable``: the smallest true size that such a test, so corrected, finds in 80 % of cases. A claim without a test
+    (``test`` is none) has an estimate only.
     """
 
     question: str
     claim: str
+    primary: bool
     estimate: float = pa.Field(nullable=True)
     ci_low: float = pa.Field(nullable=True)
     ci_high: float = pa.Field(nullable=True)
+    adjusted_low: float = pa.Field(nullable=True)
+    adjusted_high: float = pa.Field(nullable=True)
     test: str
     p_value: float = pa.Field(nullable=True, ge=0, le=1)
     p_holm: float = pa.Field(nullable=True, ge=0, le=1)
+    p_equivalent: float = pa.Field(nullable=True, ge=0, le=1)
     minimum_detectable: float = pa.Field(nullable=True, ge=0)
     caveat: str
 
@@ -61,10 +69,9 @@ def tabulate_claims(
     *,
     settings: ClaimsSettings,
 ) -> None:
-    """Writes the `Claims` of a study, those of experiments first, in the order of its questions.
+    """Writes the `Claims` of a study: those of experiments first, in the order of its questions, of each its primary contrast.
 
-    Claims are about sampled accuracy on the last of the suites. Comparisons are corrected (Holm) within their experiment; a trend
-    along a ladder is one test, made first; of a regression its slopes are corrected together.
+    Claims are about sampled accuracy on the last of the suites. What is corrected together is in the tables that they are from.
     """
     slopes, audit = read_result_csv(regressions, Regressions), read_result_csv(judge_audit, JudgeAudit)
     rows: list[dict[str, Any]] = []
@@ -75,37 +82,43 @@ def tabulate_claims(
         compared = results.filter(pl.col("versus").is_not_null(), decoding="sampled")
         for row in compared.filter(pl.col("generator_delta") > 0, versus=BASE, selection="full").iter_rows(named=True):
             weak[f"{row['policy']} with {row['method']} on {row['chosen']} over {row['rejected']}"] = row
-        rows += _slope_claims(question, slopes)
-        rows += _comparison_claims(question, compared, results.filter(decoding="greedy"))
+        found = _slope_claims(question, slopes)
+        found += _comparison_claims(question, compared, results.filter(decoding="greedy"))
+        rows += sorted(found, key=lambda row: not row["primary"])
         rows += _least_agreement(question, compared, audit, settings.reference_judge)
     rows += _weak_claims(weak, read_result_csv(capability, Capability), settings)
     rows += _dimension_claims(slopes)
     rows += _prediction_claims(read_result_csv(prediction, Prediction))
     rows += _judge_claims(audit, settings.reference_judge)
     rows += _correction_claims(read_result_csv(delta_correction, DeltaCorrection), settings.reference_judge)
-    write_result_table(rows_to_table(rows, Claims), Claims, table)
+    write_result_table(rows_to_table([{"primary": False} | row for row in rows], Claims), Claims, table)
 
 
-def _claim(question: str, caveat: str, what: str, row: dict[str, Any], test: str, p_holm: float) -> dict[str, Any]:
-    words = verdict(row["estimate"], row["ci_low"], row["ci_high"], p_holm)
-    kept = {name: row[name] for name in ("estimate", "ci_low", "ci_high", "p_value", "minimum_detectable")}
-    return {"question": question, "claim": f"{what}: {words}", "caveat": caveat, **kept, "test": test, "p_holm": p_holm}
+def _claim(question: str, caveat: str, what: str, row: dict[str, Any], test: str) -> dict[str, Any]:
+    """The claim that a ``row`` makes which has been `decided`."""
+    row = {"equivalent_within": None} | row
+    words = departure_verdict(row) if test == F_TEST else verdict(row)
+    kept = {name: row.get(name) for name in Claims.to_schema().columns}
+    return {**kept, "question": question, "claim": f"{what}: {words}", "caveat": caveat, "test": test}
 
 
 def _slope_claims(asked: Question, slopes: pl.DataFrame) -> list[dict[str, Any]]:
     """What an experiment's gain depends on: the trend of a ladder, the slopes of a grid."""
-    rows = []
-    for row in slopes.filter(fit=asked.experiment, kind="trend").iter_rows(named=True):
-        what = "The gain, for each 10 points of generator-level delta"
-        rows.append(_claim(asked.question, asked.caveat, what, row, NESTED, row["p_value"]))
     words = {
-        "chosen": "10 points of chosen accuracy",
-        "rejected": "10 points of rejected accuracy",
-        "chosen + rejected": "10 points of both (0 if the delta alone counts)",
+        "generator_delta": "The gain, for each 10 points of generator-level delta",
+        "curvature": "The slope of that, for each further 10 points (0 if the gain is linear)",
+        "linearity": "That gains lie on a line",
+        "chosen": "The gain, for each 10 points of chosen accuracy",
+        "rejected": "The gain, for each 10 points of rejected accuracy",
+        "chosen + rejected": "The gain, for each 10 points of both (0 if the delta alone counts)",
+        "additivity": "That the gain of i over j is what i is worth as chosen and j as rejected, added up",
     }
-    for row, p_holm in _terms(slopes, asked.experiment, "quality"):
-        what = f"The gain, for each {words[row['term']]}"
-        rows.append(_claim(asked.question, asked.caveat, what, row, LEAST_SQUARES, p_holm))
+    rows = []
+    for row in slopes.filter(fit=asked.experiment).iter_rows(named=True):
+        what = ", ".join(filter(None, (row["among"], words[row["term"]])))
+        mirrored = row["kind"] == "quality" and "chosen + rejected" not in slopes.filter(fit=asked.experiment)["term"]
+        caveat = f"{asked.caveat} {MIRRORED}" if mirrored and row["term"] in ("chosen", "rejected") else asked.caveat
+        rows.append(_claim(asked.question, caveat, what, row, F_TEST if row["term"] in DEPARTURES else OVER_ARMS))
     return rows
 
 
@@ -116,7 +129,7 @@ def _comparison_claims(asked: Question, compared: pl.DataFrame, greedy: pl.DataF
     for row in compared.iter_rows(named=True):
         what = f"{row['arm']}, against {'the base policy' if row['versus'] == BASE else row['versus']}"
         caveats = _caveats(row, *(by_place.get((row["arm"], versus)) for versus in (row["versus"], None)))
-        rows.append(_claim(asked.question, " ".join([asked.caveat, *caveats]), what, row, NESTED, row["p_holm"]))
+        rows.append(_claim(asked.question, " ".join([asked.caveat, *caveats]), what, row, NESTED))
     return rows
 
 
@@ -126,6 +139,8 @@ def _caveats(row: dict[str, Any], greedy: dict[str, Any] | None, accuracy: dict[
     found = [f"Budgets differ: {row['budget']}."] if row["budget"] else []
     if row["n_seeds"] == 1:
         found.append("One seed: the interval speaks of items alone.")
+    if greedy:
+        found.append(f"Greedy answers: {greedy['n_gained']:.0f} items gained, {greedy['n_lost']:.0f} lost.")
     if greedy and accuracy and row["p_holm"] < 1 - LEVEL:
         before = accuracy["estimate"] - greedy["estimate"]
         if row["estimate"] > 0 and before >= CEILING:
@@ -161,12 +176,6 @@ def _least_agreement(
     return [{"question": asked.question, "claim": claim, **interval, "test": PERCENTILES, "caveat": caveat}]
 
 
-def _terms(slopes: pl.DataFrame, fit: str, kind: str) -> list[tuple[dict[str, Any], float]]:
-    """The slopes of a fit, each with its corrected p-value."""
-    rows = slopes.filter(fit=fit, kind=kind).rows(named=True)
-    return list(zip(rows, holm([row["p_value"] for row in rows]), strict=True))
-
-
 def _weak_claims(arms: dict[str, dict[str, Any]], capability: pl.DataFrame, settings: ClaimsSettings) -> list[dict[str, Any]]:
     """Gains over the base policy where the chosen side's model is less accurate than the policy, on the first of the suites."""
     suite = settings.suites[0]
@@ -178,17 +187,21 @@ def _weak_claims(arms: dict[str, dict[str, Any]], capability: pl.DataFrame, sett
         if own is not None and own < policy:
             weaker[f"{name} ({row['chosen']} {own:.0f}, {row['policy']} {policy:.0f} on {suite})"] = row
     caveat = "Weaker on average: on single problems the chosen side can still be better than the policy."
-    corrected = holm([row["p_value"] for row in weaker.values()])
-    tested = zip(weaker.items(), corrected, strict=True)
-    return [_claim(DELTA_LEARNING, caveat, name, row, NESTED, p_holm) for (name, row), p_holm in tested]
+    bounds = ("estimate", "ci_low", "ci_high", "standard_error", "freedom")
+    tests = [Interval(*(row[bound] for bound in bounds)) for row in weaker.values()]
+    tested = zip(weaker.items(), decided(tests, limit=100), strict=True)
+    return [_claim(DELTA_LEARNING, caveat, name, row | found | {"primary": False}, NESTED) for (name, row), found in tested]
 
 
 def _dimension_claims(slopes: pl.DataFrame) -> list[dict[str, Any]]:
-    caveat = "Arms are few, saturate at large deltas, and differ in more than their deltas; see the inflation factors (vif)."
+    caveat = (
+        "Arms are few, saturate at large deltas, and differ in more than their deltas; see the inflation factors (vif). They "
+        "share generators, so the interval is one over generators, which is too wide rather than too narrow."
+    )
     rows = []
-    for row, p_holm in _terms(slopes, "dimensions", "dimensions"):
+    for row in slopes.filter(kind="dimensions").iter_rows(named=True):
         what = f"The gain, for each level of mean delta in {row['term'].replace(' - ', ' rather than in ')}"
-        rows.append(_claim(DIMENSIONS, caveat, what, row, LEAST_SQUARES, p_holm))
+        rows.append(_claim(DIMENSIONS, caveat, what, row, OVER_GENERATORS))
     return rows
 
 

@@ -2,24 +2,29 @@
 
 from typing import Literal
 
-from prefdelta.measure.settings import ArmSettings, Bootstrap
+from prefdelta.measure.settings import ArmSettings
 from prefdelta.study.strict import Strict
 
 
 class FitSettings(Strict):
-    """A regression of gains: its name (``fit``), its kind and its arms."""
+    """A regression of gains: its name (``fit``), its kind, its arms, which ``among`` tells from others, and whether the trend is
+    the experiment's ``primary`` contrast."""
 
     fit: str
+    among: str | None = None
+    primary: bool = False
     kind: Literal["trend", "quality", "dimensions"]
     arms: list[ArmSettings]
 
 
 class RegressionsSettings(Strict):
-    """Of `tabulate_regressions`."""
+    """Of `tabulate_regressions`. ``models``: generator -> its model, where it is one of the study's; ``ungraded``: the most
+    answers (a share) of an evaluation that may be."""
 
     fits: list[FitSettings]
+    models: dict[str, str]
     suite: str
-    bootstrap: Bootstrap
+    ungraded: float
 
 
 class Question(Strict):
@@ -40,8 +45,10 @@ class ClaimsSettings(Strict):
 
 
 class AnswersSettings(Strict):
-    """Of `render_answers`. ``figures``: question -> names of the figures that show it."""
+    """Of `render_answers`. ``seeds``: what they vary; ``figures``: question -> names of the figures that show it."""
 
     study: str
     suite: str
+    seeds: str
+    smallest_effect: float | None
     figures: dict[str, list[str]]

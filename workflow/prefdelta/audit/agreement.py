@@ -79,7 +79,11 @@ def icc(sums: Array) -> Array:
 
 
 def spearman_brown(single: Array, n: float) -> Array:
-    """Reliability of the mean of ``n`` ratings, from that of a single one (Spearman 1910, Brown 1910)."""
+    """Reliability of the mean of ``n`` ratings, from that of a single one (Spearman 1910, Brown 1910), from 0 to 1.
+
+    A single one's can be below 0 by chance, where the formula has a pole (at -1 / (n - 1)): then it is 0.
+    """
+    single = np.maximum(single, 0)
     result: Array = n * single / (1 + (n - 1) * single)
     return result
 

@@ -135,7 +135,7 @@ def tabulate_delta_correction(
             sides = named.chosen, named.rejected
             chosen, rejected = (rated(named.judge, side) for side in sides)
             other = [rated(reference_judge, side) for side in sides] if reference_judge else []
-            population = _population(chosen, rejected, other, named.selection, criterion, settings.seed)
+            population = _population(chosen, rejected, other, named.selection, criterion, f"{settings.seed}/{named.judge}")
             populations.append(population.with_columns(key))
             selected += [batch.select(key).to_series() for batch in read_batches(pairs[named], Pairs, ["pair_id"])]
         population, taken = pl.concat(populations), pl.concat(selected)
@@ -164,7 +164,7 @@ def by_reference_judge(population: pl.DataFrame, selected: pl.Series) -> dict[st
 
 
 def _population(
-    chosen: pl.DataFrame, rejected: pl.DataFrame, measured: list[pl.DataFrame], name: str, criterion: str, seed: int
+    chosen: pl.DataFrame, rejected: pl.DataFrame, measured: list[pl.DataFrame], name: str, criterion: str, seed: str
 ) -> pl.DataFrame:
     """The pairs that the selection ``name`` is made from, as `correct` needs them, with the reference judge's delta.
 

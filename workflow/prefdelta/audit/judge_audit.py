@@ -27,7 +27,7 @@ from prefdelta.audit.agreement import (
 from prefdelta.audit.levels import MISSING, NOT_ASKED, mean_ratings, read_levels, with_overall
 from prefdelta.audit.settings import AuditedJudge, JudgeAuditSettings
 from prefdelta.measure.intervals import LEVEL, Array, item_weights
-from prefdelta.measure.verdict import verdict
+from prefdelta.measure.verdict import percentile_verdict
 from prefdelta.study.dimensions import CRITERIA, DIMENSIONS, LEVELS
 from prefdelta.tables.check import Table
 from prefdelta.tables.io import rows_to_table, write_result_table
@@ -255,7 +255,7 @@ def judge_findings(table: pl.DataFrame, reference_judge: str | None) -> Iterator
         for statistic, (what, others) in compared.items():
             for row in everywhere.filter(statistic=statistic, dimension="overall").iter_rows(named=True):
                 words = (f"higher than {others} by", f"lower than {others} by")
-                found = verdict(row["estimate"], row["ci_low"], row["ci_high"], None, 2, words)
+                found = percentile_verdict(row["estimate"], row["ci_low"], row["ci_high"], 2, words)
                 yield judge, f"{what}: {found} levels", row
         missing = rows.filter(statistic="missing", dimension="overall").drop_nulls("generator").sort("estimate")
         worst = missing.row(-1, named=True)

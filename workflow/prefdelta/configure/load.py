@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from prefdelta.configure.files import read_config
 from prefdelta.run.errors import ConfigError
 from prefdelta.study.checks import nearest
-from prefdelta.study.lattice import arms, controls
+from prefdelta.study.lattice import arms, check_primary, controls
 from prefdelta.study.run import ModelRun, RequestsRun, TrainingRun
 from prefdelta.study.strict import Strict
 from prefdelta.study.study import Study
@@ -52,6 +52,7 @@ def load_study(config: dict[str, Any], files: Iterable[Path | str] = ()) -> Stud
     for name in study.experiments:
         for arm in arms(study, name):
             controls(study, name, arm)
+        check_primary(study, name)
     return study
 
 

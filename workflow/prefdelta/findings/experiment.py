@@ -10,8 +10,9 @@ import polars as pl
 from prefdelta.checkpoints.manifest import read_manifest
 from prefdelta.findings.generator_deltas import accuracy_deltas
 from prefdelta.findings.settings import ExperimentSettings
-from prefdelta.measure.intervals import holm, item_weights, mcnemar, nested_interval
+from prefdelta.measure.intervals import Array, Interval, item_weights, mcnemar, nested_interval
 from prefdelta.measure.scores import Scores, clipped, item_scores, stack
+from prefdelta.measure.verdict import decided
 from prefdelta.study.lattice import Cell
 from prefdelta.tables.check import Table
 from prefdelta.tables.io import rows_to_table, write_result_table
@@ -25,13 +26,14 @@ BUDGET = {"n_pairs": "pairs", "n_tokens": "tokens", "n_steps": "steps"}
 class Results(Table):
     """A result table: ``estimate`` is accuracy, or the paired difference to ``versus`` (both in points, 0 to 100).
 
-    Where ``task`` is null, it is the mean over the suite's tasks. Differences have p-values (two-sided; ``p_holm``: corrected
-    for all differences of the experiment on the same suite, task and decoding; ``p_mcnemar``: of greedy answers, seeds taken as
-    fixed), the smallest true difference that such a comparison finds in 80 % of cases, and ``budget``: in what the arms'
-    training differs by more than 2 %. ``n_tokens`` are the completion tokens that training reads. In ``delta_profile`` tables
-    ``estimate`` is a mean sample-level delta (levels, -4 to 4) of ``dimension``. ``n_ungraded``: answers of the arm's
-    evaluations, and of those that it is compared with, which could not be graded and are left out; an item without any graded
-    answer in one of an experiment's evaluations is left out of all.
+    Where ``task`` is null, it is the mean over the suite's tasks. ``ci_low`` and ``ci_high`` are of the row alone. Differences
+    have a two-sided ``p_value``, and what is `decided` of them, corrected for all differences of the experiment to the same
+    control on the same suite, task and decoding; the ``primary`` contrast is by itself. ``p_mcnemar``, of greedy answers, takes
+    seeds as fixed; ``n_gained`` and ``n_lost`` are items that the arm answers right greedily and ``versus`` does not, and the
+    reverse, on average over pairs of seeds. ``budget``: in what the arms' training differs by more than 2 %. ``n_tokens`` are
+    the completion tokens that training reads. In ``delta_profile`` tables ``estimate`` is a mean sample-level delta (levels, -4
+    to 4) of ``dimension``. ``n_ungraded``: answers of the arm's evaluations, and of those that it is compared with, which could
+    not be graded and are left out; an item without any graded answer in one of an experiment's evaluations is left out of all.
     """
 
     experiment: str
@@ -49,11 +51,20 @@ class Results(Table):
     estimate: float
     ci_low: float
     ci_high: float
+    standard_error: float = pa.Field(nullable=True, ge=0)
+    freedom: float = pa.Field(nullable=True, gt=0)
     versus: str = pa.Field(nullable=True)
+    primary: bool = pa.Field(nullable=True)
     p_value: float = pa.Field(nullable=True, ge=0, le=1)
     p_holm: float = pa.Field(nullable=True, ge=0, le=1)
+    adjusted_low: float = pa.Field(nullable=True)
+    adjusted_high: float = pa.Field(nullable=True)
+    p_equivalent: float = pa.Field(nullable=True, ge=0, le=1)
+    equivalent_within: float = pa.Field(nullable=True, gt=0)
     p_mcnemar: float = pa.Field(nullable=True, ge=0, le=1)
     minimum_detectable: float = pa.Field(nullable=True, ge=0)
+    n_gained: float = pa.Field(nullable=True, ge=0)
+    n_lost: float = pa.Field(nullable=True, ge=0)
     budget: str = pa.Field(nullable=True)
     n_items: int = pa.Field(gt=0)
     n_ungraded: int = pa.Field(nullable=True, ge=0)
@@ -87,8 +98,8 @@ def tabulate_experiment(
     difference to each control).
 
     ``traces`` are by draw of a generator, ``evals`` and ``manifests`` of the trained cells, ``bases`` the policies' own
-    evaluations. Raises ScoresError where too many answers are ungraded. Tests of differences are corrected (Holm) within the
-    experiment, by suite and decoding.
+    evaluations. Raises ScoresError where too many answers are ungraded. A family of tests, which are corrected together, are the
+    differences to the same control (as the experiment names it: ``random{k}``, say) by suite, task and decoding.
     """
     by_sides = accuracy_deltas(traces, settings.draws, settings.arms)
     files = [*bases.values(), *(evals[cell] for arm in settings.arms for cell in arm.cells)]
@@ -100,6 +111,7 @@ def tabulate_experiment(
     seed = settings.bootstrap.seed
     weights = [item_weights(shape.sizes, settings.bootstrap.n_resamples, seed) for shape in shapes]
     rows = []
+    families: dict[tuple[Any, ...], list[tuple[dict[str, Any], Interval]]] = {}
     for arm in settings.arms:
         made = trained[arm.arm]
         common = {
@@ -123,25 +135,35 @@ def tabulate_experiment(
                 where = {"suite": shape.suite, "task": shape.task, "decoding": shape.decoding, "n_items": own.shape[1]}
                 where["n_ungraded"] = sum(seed_scores[place].n_ungraded for seed_scores in [*scores[arm.arm], *side])
                 row = common | where | {"versus": versus} | clipped(interval, 0 if versus is None else -100)
+                row |= {"standard_error": interval.standard_error, "freedom": interval.freedom}
                 if other is not None:
-                    row |= {"p_value": interval.p_value, "minimum_detectable": interval.minimum_detectable}
-                    row["p_mcnemar"] = mcnemar(own, other) if shape.decoding == "greedy" else None
+                    place_of_control = arm.versus.get(versus or "", BASE)
+                    row["primary"] = _is_primary(settings, row)
+                    families.setdefault((shape.key, place_of_control, row["primary"]), []).append((row, interval))
+                    if shape.decoding == "greedy":
+                        row["p_mcnemar"] = mcnemar(own, other)
+                        row["n_gained"], row["n_lost"] = flips(own, other)
                 if versus in trained:
                     row["budget"] = budget_difference(common, _budget(trained[versus]))
                 rows.append(row)
-    _correct(rows)
+    for family in families.values():
+        decisions = decided([interval for _, interval in family], settings.smallest_effect, limit=100)
+        for (row, _), decision in zip(family, decisions, strict=True):
+            row |= decision
     write_result_table(rows_to_table(rows, Results), Results, table)
 
 
-def _correct(rows: list[dict[str, Any]]) -> None:
-    """Adds ``p_holm`` to the differences among ``rows``."""
-    families: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        if "p_value" in row:
-            families.setdefault((row["suite"], row["task"], row["decoding"]), []).append(row)
-    for family in families.values():
-        for row, p_holm in zip(family, holm([row["p_value"] for row in family]), strict=True):
-            row["p_holm"] = p_holm
+def _is_primary(settings: ExperimentSettings, row: dict[str, Any]) -> bool:
+    """Whether the comparison ``row`` is the experiment's primary contrast."""
+    wanted, where = settings.primary, (row["arm"], row["versus"], row["suite"], row["task"], row["decoding"])
+    return wanted is not None and where == (wanted.arm, wanted.versus, wanted.suite, None, "sampled")
+
+
+def flips(arm: Array, versus: Array) -> tuple[float, float]:
+    """Numbers of items that ``arm`` has right and ``versus`` has not, and the reverse, from (n_seeds, n_items) scores of single
+    answers: on average over all pairs of a seed of either."""
+    one, other = (arm > 0).mean(axis=0), (versus > 0).mean(axis=0)
+    return float((one * (1 - other)).sum()), float(((1 - one) * other).sum())
 
 
 def _budget(made: list[dict[str, Any]]) -> dict[str, int]:

@@ -22,21 +22,26 @@ def plot_experiment(table: Path, figure: Path, *, settings: FigureSettings) -> N
     results, suites = read_result_csv(table, Results).filter(pl.col("task").is_null()), settings.suites
     gains = results.filter(versus=BASE, decoding="sampled")
     plot = {"ladder": ladder, "bars": bars, "sweep": sweep, "grid": grid}[settings.figure](gains, suites)
-    unit = f"Sampled accuracy on {suites[-1]} and paired differences (points), 95 % intervals:"
+    unit = (
+        f"Sampled accuracy on {suites[-1]} and paired differences (points), with 95 % intervals, corrected for the number of "
+        "comparisons with the same control:"
+    )
     answers = {unit: answer_experiment(results, settings.arms, suites[-1])}
     plotting.save(plot, figure, title=settings.title, question=settings.question, answers=answers, caveat=settings.caveat)
 
 
 def answer_experiment(results: pl.DataFrame, arms: list[str], suite: str) -> list[str]:
-    """A line for each arm: the sampled accuracy on ``suite`` against the base policy and against each control."""
+    """A line for each arm: the sampled accuracy on ``suite`` against the base policy and against each control; the arm of the
+    primary contrast first."""
     shown = results.filter(suite=suite, decoding="sampled")
     lines = []
-    for arm in arms:
+    primary = shown.filter(pl.col("primary"))["arm"].to_list()
+    for arm in sorted(arms, key=lambda arm: arm not in primary):
         rows = {row["versus"]: row for row in shown.filter(arm=arm).iter_rows(named=True)}
         accuracy = rows.pop(None)
         compared = [
-            f"{'base policy' if versus == BASE else versus}: "
-            + verdict(row["estimate"], row["ci_low"], row["ci_high"], row["p_holm"])
+            ("base policy" if versus == BASE else versus)
+            + f"{' (primary, not corrected)' if row['primary'] else ''}: {verdict(row)}"
             + (f" ({row['budget']})" if row["budget"] else "")
             for versus, row in rows.items()
         ]

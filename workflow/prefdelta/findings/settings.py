@@ -6,13 +6,24 @@ from prefdelta.measure.settings import Bootstrap, ComparedArm
 from prefdelta.study.strict import Strict
 
 
+class PrimaryContrast(Strict):
+    """The comparison of ``arm`` with ``versus`` in sampled accuracy on ``suite`` that an experiment is about."""
+
+    arm: str
+    versus: str
+    suite: str
+
+
 class ExperimentSettings(Strict):
-    """Of `tabulate_experiment` and `tabulate_profile`. ``draws``: generator -> its independent samples."""
+    """Of `tabulate_experiment` and `tabulate_profile`. ``draws``: generator -> its independent samples; ``smallest_effect``: the
+    smallest difference of interest (points)."""
 
     experiment: str
     arms: list[ComparedArm]
     draws: dict[str, list[str]]
     bootstrap: Bootstrap
+    primary: PrimaryContrast | None = None
+    smallest_effect: float | None = None
 
 
 class FigureSettings(Strict):

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit  # what scipy.stats.t calls, which takes a second to import
+from scipy.special import gammaln, nctdtrinc, stdtr, stdtrit  # what scipy.stats.t calls, which takes a second to import
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
@@ -24,6 +24,12 @@ class Interval:
     standard_error: float
     freedom: float
 
+    @classmethod
+    def student(cls, estimate: float, error: float, freedom: float) -> "Interval":
+        """The interval of an ``estimate`` with a standard ``error`` that has so many degrees of ``freedom``."""
+        half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
+        return cls(estimate, estimate - half, estimate + half, error, freedom)
+
     @property
     def p_value(self) -> float:
         """Two-sided, of the hypothesis that the truth is 0: below 0.05 just where the interval leaves out 0."""
@@ -31,11 +37,26 @@ class Interval:
             return float(self.estimate == 0)
         return 2 * float(stdtr(self.freedom, -abs(self.estimate) / self.standard_error))
 
-    @property
-    def minimum_detectable(self) -> float:
-        """The true size that such a comparison finds (p < 0.05) in 80 % of cases (Bloom 1995, doi 10.1177/0193841X9501900504)."""
-        quantiles = stdtrit(self.freedom, (1 + LEVEL) / 2) + stdtrit(self.freedom, POWER)
-        return float(quantiles) * self.standard_error
+    def p_equivalent(self, within: float) -> float:
+        """Of the hypothesis that the truth is ``within`` or more away from 0, by two one-sided tests (Schuirmann 1987,
+        doi 10.1007/BF01068419): below 0.05 just where the 90 % interval lies within."""
+        room = within - abs(self.estimate)
+        return float(stdtr(self.freedom, -room / self.standard_error)) if self.standard_error else float(room <= 0)
+
+    def at(self, level: float) -> tuple[float, float]:
+        """The bounds of the interval at another ``level``."""
+        half = float(stdtrit(self.freedom, (1 + level) / 2)) * self.standard_error
+        return self.estimate - half, self.estimate + half
+
+    def minimum_detectable(self, error: float = 1 - LEVEL) -> float:
+        """The true size that such a comparison finds (p < ``error``) in 80 % of cases.
+
+        By the noncentral t distribution (Bloom 1995, doi 10.1177/0193841X9501900504, takes quantiles of Student's instead, which
+        are too small at few degrees of freedom and strict levels), and without the bias that a root of a variance has.
+        """
+        quantile = stdtrit(self.freedom, 1 - error / 2)
+        bias = math.sqrt(2 / self.freedom) * math.exp(gammaln((self.freedom + 1) / 2) - gammaln(self.freedom / 2))
+        return float(nctdtrinc(self.freedom, 1 - POWER, quantile)) / bias * self.standard_error
 
 
 @lru_cache(maxsize=8)
@@ -52,7 +73,7 @@ def item_weights(sizes: tuple[int, ...], n_resamples: int, seed: int) -> Array:
 def contrast(
     coefficients: Sequence[float], sides: Sequence[Array], weights: Array, seed: int, sizes: Sequence[int] | None = None
 ) -> Interval:
-    """Interval of the sum of ``coefficients`` x the mean scores of ``sides``: a mean, a difference, a trend, a slope.
+    """Interval of the sum of ``coefficients`` x the mean scores of ``sides``: a mean, a difference.
 
     Each side is (n_seeds, n_items) scores on the same items; ``weights`` come from `item_weights`, and so do ``sizes`` of the
     strata (default: one). Every resample draws items (the same for all sides) and, within each side, training seeds: n_seeds - 1
@@ -66,8 +87,7 @@ def contrast(
     scaled = [coefficient * side for coefficient, side in zip(coefficients, sides, strict=True)]
     estimate = float(sum(side.mean() for side in scaled))
     n_items = scaled[0].shape[1]
-    bounds = np.cumsum(sizes or [n_items])[:-1]
-    degrees = max(n_items - len(bounds) - 1, 1)
+    degrees = item_freedom(n_items, sizes)
     draws, counted_twice = np.zeros(len(weights)), 0.0
     variances: list[tuple[float, int]] = []
     for side in scaled:
@@ -79,32 +99,22 @@ def contrast(
         picks = rng.integers(n_seeds, size=(len(weights), n_seeds - 1))
         draws += np.take_along_axis(by_seed, picks, axis=1).mean(axis=1)
         variances.append((float(side.mean(axis=1).var(ddof=1)) / n_seeds, n_seeds - 1))
-        noise = sum(float((_interaction(part) ** 2).sum()) for part in np.split(side, bounds, axis=1))
-        counted_twice += noise / ((n_seeds - 1) * degrees) / side.size
-    per_item = sum(side.mean(axis=0) for side in scaled)
-    spread = sum(float(part.var(ddof=1)) * len(part) for part in np.split(per_item, bounds) if len(part) > 1)
-    variances.append((spread / n_items**2, degrees))
+        counted_twice += answer_noise(side, sizes)
+    per_item: Array = np.sum([side.mean(axis=0) for side in scaled], axis=0)
+    variances.append((float(item_variance(per_item, sizes)), degrees))
     total = sum(variance for variance, _ in variances)
     if total == 0:
         return Interval(estimate, estimate, estimate, 0.0, float(degrees))
     freedom = total**2 / sum(variance**2 / degrees for variance, degrees in variances)
     # The largest component alone is the least that the variance can be, whatever the subtraction leaves.
     error = math.sqrt(max(float(draws.var(ddof=1)) - counted_twice, max(variance for variance, _ in variances)))
-    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
-    return Interval(estimate, estimate - half, estimate + half, error, freedom)
+    return Interval.student(estimate, error, freedom)
 
 
 def nested_interval(arm: Array, versus: Array | None, weights: Array, seed: int, sizes: Sequence[int] | None = None) -> Interval:
     """`contrast` of an arm alone (its mean) or of an arm and ``versus`` (their difference, paired by item)."""
     sides = [arm] if versus is None else [arm, versus]
     return contrast([1, -1][: len(sides)], sides, weights, seed, sizes)
-
-
-def slope(x: Sequence[float]) -> Array:
-    """The coefficients of arms, in a `contrast`, that give the least-squares slope of their scores on ``x``: a trend's test."""
-    centred = np.asarray(x, float) - np.mean(x)
-    coefficients: Array = centred / (centred**2).sum()
-    return coefficients
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -127,10 +137,27 @@ def mcnemar(arm: Array, versus: Array) -> float:
     return math.erfc(abs(float(differences.sum())) / math.sqrt(2 * spread)) if spread else 1.0
 
 
-def _interaction(scores: Array) -> Array:
-    """What is left of (n_seeds, n_items) scores without the means of seeds and of items."""
-    left: Array = scores - scores.mean(axis=1, keepdims=True) - scores.mean(axis=0) + scores.mean()
-    return left
+def item_freedom(n_items: int, sizes: Sequence[int] | None) -> int:
+    """Degrees of freedom of `item_variance`."""
+    return max(n_items - len(sizes or [n_items]), 1)
+
+
+def item_variance(scores: Array, sizes: Sequence[int] | None) -> Array:
+    """What the choice of items adds to the variance of the means of (..., n_items) ``scores``, from items within strata."""
+    parts = np.split(scores, np.cumsum(sizes or [scores.shape[-1]])[:-1], axis=-1)
+    spreads = [part.var(axis=-1, ddof=1) * part.shape[-1] for part in parts if part.shape[-1] > 1]
+    result: Array = np.sum(spreads, axis=0) / scores.shape[-1] ** 2
+    return result
+
+
+def answer_noise(side: Array, sizes: Sequence[int] | None) -> float:
+    """What the noise of single (seed, item) scores adds to the variance of the mean of a ``side`` of several seeds."""
+    n_seeds, n_items = side.shape
+    parts = np.split(side, np.cumsum(sizes or [n_items])[:-1], axis=1)
+    left = [part - part.mean(axis=1, keepdims=True) - part.mean(axis=0) + part.mean() for part in parts]
+    noise = sum(float((part**2).sum()) for part in left)
+    variance: float = noise / ((n_seeds - 1) * item_freedom(n_items, sizes)) / side.size
+    return variance
 
 
 def mean_interval(values: Array, seed: int, n_resamples: int, sizes: Sequence[int] | None = None) -> Interval:

@@ -32,10 +32,11 @@ class ArmSettings(Strict):
 
 
 class ComparedArm(ArmSettings):
-    """An arm by its name within an experiment (``arm``), and the names of its controls (``versus``)."""
+    """An arm by its name within an experiment (``arm``), and the names of its controls (``versus``), each with the family of
+    comparisons that it belongs to: a number for each control that the experiment names."""
 
     arm: str
-    versus: list[str]
+    versus: dict[str, int]
 
 
 class SuiteSettings(Strict):

@@ -136,7 +136,7 @@ def build_pairs(
             for within in prompt_ranges(chosen_traces):
                 chosen, rejected = rated(chosen_traces, chosen_sums, within), rated(rejected_traces, rejected_sums, within)
                 joined = pair_up(chosen, rejected, cross_samples=wanted.crosses_samples)
-                yield candidates(joined, wanted, settings.seed).collect()
+                yield candidates(joined, wanted, f"{settings.seed}/{settings.judge}").collect()
 
         sink_batches(parts(), light)
         try:

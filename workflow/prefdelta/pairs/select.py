@@ -8,7 +8,7 @@ import polars as pl
 from prefdelta.study.selections import STRATA, Selection, SelectionError
 
 
-def _shuffled(key: str, seed: int, salt: str) -> pl.Expr:
+def _shuffled(key: str, seed: str, salt: str) -> pl.Expr:
     """A 64-bit hash of the ids ``key``, which does not depend on platform and versions: it decides what is trained on."""
 
     def digest(ids: pl.Series) -> pl.Series:
@@ -53,11 +53,13 @@ def _lengths(step: float) -> pl.Expr:
     return (chosen / rejected).log(step).round().cast(pl.Int64) * 1000 + mean
 
 
-def candidates(pairs: pl.LazyFrame, selection: Selection, seed: int) -> pl.LazyFrame:
+def candidates(pairs: pl.LazyFrame, selection: Selection, seed: str) -> pl.LazyFrame:
     """Of whole prompts' ``pairs`` (columns of `tables.Pairs`) those that `select` may take, with what it goes by.
 
     That is ``_by`` and then ``_order``, from the least, within each ``_stratum``. A matched control, itself random, also has
     ``_top_by`` and ``_top_order`` of the top pairs that it is matched with. What goes by correctness takes graded answers only.
+    ``seed`` holds the judge's name, too: random controls of several judges are draws of their own, and what is compared with
+    them does not share their luck.
     """
     if selection.kind in (*STRATA, "matched") or selection.within in ("correctness", "both_correct"):
         pairs = pairs.drop_nulls(["chosen_correct", "rejected_correct"])

@@ -2,9 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Literal
 
 from prefdelta.answers.settings import ClaimsSettings, FitSettings, Question, RegressionsSettings
-from prefdelta.findings.settings import ExperimentSettings, FigureSettings, GeneratorDeltasSettings, SuitesSettings
+from prefdelta.findings.settings import (
+    ExperimentSettings,
+    FigureSettings,
+    GeneratorDeltasSettings,
+    PrimaryContrast,
+    SuitesSettings,
+)
 from prefdelta.measure.settings import ArmSettings, Bootstrap, ComparedArm, SuiteSettings
 from prefdelta.plan.checkpoints import base
 from prefdelta.plan.job import Files, Job
@@ -22,6 +29,7 @@ from prefdelta.study.lattice import (
     rated_generators,
     trained_arms,
     trained_cells,
+    words_apart,
 )
 from prefdelta.study.models import MicroworldModel
 from prefdelta.study.study import Study
@@ -93,7 +101,7 @@ def compared_arms(study: Study, name: str) -> list[ComparedArm]:
         ComparedArm(
             **asdict(arm),
             arm=label(experiment, arm),
-            versus=[label(experiment, control) for control in controls(study, name, arm)],
+            versus={label(experiment, control): place for control, place in controls(study, name, arm).items()},
             cells=arm.cells(study, n_seeds),
         )
         for arm in arms(study, name)
@@ -110,7 +118,15 @@ def _experiment(study: Study, name: str) -> tuple[ExperimentSettings, dict[str, 
     found = compared_arms(study, name)
     sides = dict.fromkeys(generator for arm in found for generator in (arm.chosen, arm.rejected))
     draws = {generator: study.draws(generator) for generator in sides}
-    settings = ExperimentSettings(experiment=name, arms=found, draws=draws, bootstrap=bootstrap(study))
+    primary = study.experiments[name].primary
+    settings = ExperimentSettings(
+        experiment=name,
+        arms=found,
+        draws=draws,
+        bootstrap=bootstrap(study),
+        primary=PrimaryContrast(arm=primary.arm, versus=primary.versus, suite=study.answered_suite) if primary else None,
+        smallest_effect=study.smallest_effect,
+    )
     return settings, trace_files(study, [draw for several in draws.values() for draw in several])
 
 
@@ -177,13 +193,30 @@ def tabulate_generator_deltas(study: Study, words: Mapping[str, str]) -> Job:
     return Job({"traces": all_traces(study), "ratings": all_ratings(study)}, settings)
 
 
+FITS: dict[str, Literal["trend", "quality"]] = {"ladder": "trend", "grid": "quality"}  # figure -> kind of regression
+
+
+def _fits(study: Study, name: str) -> list[FitSettings]:
+    """A fit for each (policy, method, judge, selection) of an experiment."""
+    experiment = study.experiments[name]
+    alike: dict[str, list[Arm]] = {}
+    for arm in arms(study, name):
+        alike.setdefault(", ".join(words_apart(experiment, arm)), []).append(arm)
+    return [
+        FitSettings(
+            fit=name,
+            among=among or None,
+            primary=not place and experiment.figure == "ladder" and experiment.primary is None,
+            kind=FITS[experiment.figure],
+            arms=with_cells(study, dict.fromkeys(members, experiment.seeds)),
+        )
+        for place, (among, members) in enumerate(alike.items())
+    ]
+
+
 def tabulate_regressions(study: Study, words: Mapping[str, str]) -> Job:
     """Trends of ladders, qualities of grids, and the five deltas of all arms of the first policy, method and judge."""
-    fits = [
-        FitSettings(fit=name, kind=kind, arms=with_cells(study, dict.fromkeys(arms(study, name), experiment.seeds)))
-        for name, experiment in study.experiments.items()
-        for kind in (("trend",) if experiment.figure == "ladder" else ("quality",) if experiment.figure == "grid" else ())
-    ]
+    fits = [fit for name, experiment in study.experiments.items() if experiment.figure in FITS for fit in _fits(study, name)]
     first = (study.policies[0], next(iter(study.methods)), next(iter(study.judges)))
     everywhere = {arm: seeds for arm, seeds in trained_arms(study).items() if (arm.policy, arm.method, arm.judge) == first}
     fits.append(FitSettings(fit="dimensions", kind="dimensions", arms=with_cells(study, everywhere)))
@@ -193,7 +226,10 @@ def tabulate_regressions(study: Study, words: Mapping[str, str]) -> Job:
         "evals": eval_files(study, list(dict.fromkeys(cell for fit in fits for arm in fit.arms for cell in arm.cells))),
         "bases": base_evals(study, [arm.policy for fit in fits for arm in fit.arms]),
     }
-    return Job(inputs, RegressionsSettings(fits=fits, suite=study.answered_suite, bootstrap=bootstrap(study)))
+    settings = RegressionsSettings(
+        fits=fits, models=models_of_generators(study), suite=study.answered_suite, ungraded=study.gates.ungraded
+    )
+    return Job(inputs, settings)
 
 
 def plot_regressions(study: Study, words: Mapping[str, str]) -> Job:

@@ -7,6 +7,8 @@ from prefdelta.plan.findings import figure, profile_pairs, table
 from prefdelta.plan.job import Job
 from prefdelta.study import paths
 from prefdelta.study.experiments import RESERVED
+from prefdelta.study.lattice import trained_arms
+from prefdelta.study.selections import draw_for_seed
 from prefdelta.study.study import Study
 
 
@@ -16,8 +18,36 @@ def render_answers(study: Study, words: Mapping[str, str]) -> Job:
         shown = [name, "regressions"] if experiment.figure == "grid" else [name]
         figures[experiment.question] = figures.get(experiment.question, []) + shown
     names = [*study.experiments, "regressions", "judge_audit", "prediction"]
-    settings = AnswersSettings(study=study.study, suite=study.answered_suite, figures=figures)
+    settings = AnswersSettings(
+        study=study.study,
+        suite=study.answered_suite,
+        seeds=what_seeds_vary(study),
+        smallest_effect=study.smallest_effect,
+        figures=figures,
+    )
     return Job({"claims": table(study, "claims"), "figures": {name: figure(study, name) for name in names}}, settings)
+
+
+def what_seeds_vary(study: Study) -> str:
+    """What the seeds of this study's arms vary, so that intervals speak of it, and what is the same in all of them."""
+    trained = trained_arms(study)
+    sides = dict.fromkeys(side for arm in trained for side in (arm.chosen, arm.rejected))
+    redrawn, once = ([name for name in sides if (len(study.draws(name)) > 1) == several] for several in (True, False))
+    varied = ["the order in which a training reads its pairs"]
+    if any(draw_for_seed(arm.selection, 0) != arm.selection for arm in trained):
+        varied.append("the draws of random and matched selections")
+    if redrawn:
+        varied.append(f"the traces of {', '.join(redrawn)}, with their ratings and pairs")
+    same = [f"the checkpoint{'s' * (len(study.policies) > 1)} that training starts from ({', '.join(study.policies)})"]
+    same += ["the world of the problems"] if study.operations else []
+    same += ["the training prompts", "the generators' and the judges' models"]
+    same += [f"the traces of {', '.join(once)}, with their ratings"] if once else []
+    single = [name for name, experiment in study.trained.items() if experiment.seeds == 1]
+    alone = f" One seed only, so intervals over items alone: {', '.join(single)}." if single else ""
+    return (
+        f"What the seeds of an arm vary: {'; '.join(varied)}. What is the same in all of them: {'; '.join(same)}; what is found "
+        f"is found of these.{alone} Evaluation items are the same, too; that others could have been asked is in the intervals."
+    )
 
 
 def reported(study: Study) -> list[str]:

@@ -24,6 +24,13 @@ RESERVED = (
 )
 
 
+class Primary(Strict):
+    """A comparison by the names of its arms in the tables: of ``arm`` with ``versus``."""
+
+    arm: str = Field(description="as tables and figures name it: the words in which the experiment's arms differ")
+    versus: str = Field(default="base", description="`base`, the untuned policy, or a control arm by its name")
+
+
 class Experiment(Strict):
     """A question and the arms that answer it: the product of the lists, without arms whose sides are the same generator."""
 
@@ -45,4 +52,10 @@ class Experiment(Strict):
         default=[],
         description="controls: each arm is compared with the arm that differs from it in these words only; in a selection, `{k}` "
         "stands for the arm's own k, and an arm without one has no such control. The base policy is always a control",
+    )
+    primary: Primary | None = Field(
+        default=None,
+        description="the one comparison (sampled accuracy on the last suite) that is tested by itself, at the full level, and "
+        "said first; all others are secondary, and corrected among those with the same control. Default: of a ladder its trend, "
+        "else none",
     )

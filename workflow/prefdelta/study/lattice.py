@@ -119,12 +119,13 @@ def rated_generators(study: Study) -> dict[str, list[str]]:
     }
 
 
-def controls(study: Study, name: str, arm: Arm) -> list[Arm]:
-    """The arms that ``arm`` is compared with, besides the base policy. Raises ConfigError where one is not in the experiment."""
+def controls(study: Study, name: str, arm: Arm) -> dict[Arm, int]:
+    """The arms that ``arm`` is compared with, besides the base policy, each with the place in ``versus`` of the control that it
+    is. Raises ConfigError where one is not in the experiment."""
     experiment = study.experiments[name]
     everywhere = arms(study, name)
-    found = []
-    for words in experiment.versus:
+    found: dict[Arm, int] = {}
+    for place, words in enumerate(experiment.versus):
         k = study.selection(draw_for_seed(arm.selection, 0)).k
         control = replace(arm, **{word: value.replace("{k}", str(k)) for word, value in words.items()})
         if control.chosen == control.rejected and min(len(experiment.chosen), len(experiment.rejected)) > 1:
@@ -134,14 +135,37 @@ def controls(study: Study, name: str, arm: Arm) -> list[Arm]:
                 continue  # a control of the same size, for an arm that has no size
             raise ConfigError(f"experiments.{name}.versus: {words} leads to an arm that the experiment does not have: {control}")
         if control != arm:
-            found.append(control)
+            found.setdefault(control, place)
     return found
+
+
+def check_primary(study: Study, name: str) -> None:
+    """Raises ConfigError where the primary contrast of experiment ``name`` is none of its comparisons."""
+    experiment = study.experiments[name]
+    if experiment.primary is None:
+        return
+    wanted = experiment.primary.arm, experiment.primary.versus
+    found = [
+        (label(experiment, arm), versus)
+        for arm in arms(study, name)
+        for versus in ("base", *(label(experiment, control) for control in controls(study, name, arm)))
+    ]
+    if wanted not in found:
+        known = "; ".join(f"{{arm: '{arm}', versus: '{versus}'}}" for arm, versus in found)
+        raise ConfigError(
+            f"experiments.{name}.primary: no such comparison: '{wanted[0]}' versus '{wanted[1]}'; choose from {known}"
+        )
+
+
+def words_apart(experiment: Experiment, arm: Arm) -> list[str]:
+    """The words, but for the sides, in which the experiment's arms differ."""
+    return [getattr(arm, word) for word in ("policy", "method", "judge", "selection") if len(getattr(experiment, word)) > 1]
 
 
 def label(experiment: Experiment, arm: Arm) -> str:
     """An arm's name within its experiment: the words in which the experiment's arms differ."""
     sides = f"{arm.chosen} over {arm.rejected}"
-    varying = [getattr(arm, word) for word in ("policy", "method", "judge", "selection") if len(getattr(experiment, word)) > 1]
+    varying = words_apart(experiment, arm)
     if len(experiment.chosen) > 1 or len(experiment.rejected) > 1 or not varying:
         varying.append(sides)
     return ", ".join(varying)

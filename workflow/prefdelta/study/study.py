@@ -107,6 +107,12 @@ class Study(Strict):
         "`tables/predictor.json`, or null for none",
     )
     evaluation: Evaluation = Field(description="how every checkpoint is evaluated")
+    smallest_effect: float | None = Field(
+        default=None,
+        gt=0,
+        description="the smallest difference of interest (points): with it, a difference can be found to be within it "
+        "(*equivalent*), by two one-sided tests; else *no difference* is never a finding",
+    )
     bootstrap: Count = Field(default=2000, description="resamples behind every interval")
     export: Export = Field(default=Export(), description="of pairs and checkpoints")
     experiments: dict[Name, Experiment] = Field(description="questions, each with the arms that answer it")
