@@ -12,6 +12,7 @@ from prefdelta.audit.delta_correction import BY_DELTA, DeltaCorrection
 from prefdelta.audit.judge_audit import JudgeAudit, judge_findings
 from prefdelta.findings.capability import Capability
 from prefdelta.findings.experiment import BASE, Results
+from prefdelta.findings.sharpening import Sharpening, beyond_temperature
 from prefdelta.forecast.prediction import Prediction
 from prefdelta.measure.intervals import LEVEL, holm
 from prefdelta.measure.verdict import verdict
@@ -28,6 +29,7 @@ DIMENSIONS = "In which dimension must the two sides differ?"
 PERCENTILES = "bootstrap over prompts"
 CEILING = 99.0  # points: what is right so often can hardly rise
 NO_TEST = "none"
+SHARPENING = "Does training do more than a lower temperature of the untuned policy would?"
 PREDICTION = "How well can a gain be predicted before training?"
 
 
@@ -52,6 +54,7 @@ class Claims(Table):
 
 def tabulate_claims(
     regressions: Path,
+    sharpening: Path,
     capability: Path,
     prediction: Path,
     judge_audit: Path,
@@ -69,15 +72,20 @@ def tabulate_claims(
     slopes, audit = read_result_csv(regressions, Regressions), read_result_csv(judge_audit, JudgeAudit)
     rows: list[dict[str, Any]] = []
     weak: dict[str, dict[str, Any]] = {}
+    strongest = []
     for question in settings.questions:
         results = read_result_csv(experiments[question.experiment], Results)
         results = results.filter(pl.col("suite") == settings.suites[-1], pl.col("task").is_null())
         compared = results.filter(pl.col("versus").is_not_null(), decoding="sampled")
         for row in compared.filter(pl.col("generator_delta") > 0, versus=BASE, selection="full").iter_rows(named=True):
             weak[f"{row['policy']} with {row['method']} on {row['chosen']} over {row['rejected']}"] = row
+        strongest += results.sort("mean_delta").tail(1).rows(named=True)
         rows += _slope_claims(question, slopes)
         rows += _comparison_claims(question, compared, results.filter(decoding="greedy"))
         rows += _least_agreement(question, compared, audit, settings.reference_judge)
+    caveat = "Of each experiment the arm whose pairs have the largest mean overall delta, which is known before training."
+    for what, row, p_holm in beyond_temperature(read_result_csv(sharpening, Sharpening), strongest, settings.suites[-1]):
+        rows.append(_claim(SHARPENING, caveat, what, row, NESTED, p_holm))
     rows += _weak_claims(weak, read_result_csv(capability, Capability), settings)
     rows += _dimension_claims(slopes)
     rows += _prediction_claims(read_result_csv(prediction, Prediction))
