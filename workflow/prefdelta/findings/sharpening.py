@@ -326,11 +326,11 @@ def beyond_temperature(results: pl.DataFrame, strongest: Sequence[Row], suite: s
     for quantity, said in {**OVER_BEST, "greedy_gain": "greedy accuracy, against the base policy's"}.items():
         tested = []
         for words in {tuple(words[name] for name in ARM): words for words in strongest}.values():
-            rows = shown.filter(*(pl.col(name) == words[name] for name in ARM))
-            (policy,) = shown.filter(arm=BEST, policy=words["policy"]).iter_rows(named=True)
-            at = {"temperature": f"{policy['temperature']:g}" if policy["temperature"] else "greedy"}
-            what = said.format(**at, accuracy=policy["estimate"])
-            tested += [(f"{row['arm']}: {what}", row) for row in rows.filter(quantity=quantity).rows(named=True)]
+            rows = shown.filter(pl.col("quantity") == quantity, *(pl.col(name) == words[name] for name in ARM))
+            for policy in shown.filter(arm=BEST, policy=words["policy"]).iter_rows(named=True):
+                temperature = f"{policy['temperature']:g}" if policy["temperature"] else "greedy"
+                what = said.format(temperature=temperature, accuracy=policy["estimate"])
+                tested += [(f"{row['arm']}: {what}", row) for row in rows.iter_rows(named=True)]
         corrected = holm([row["p_value"] for _, row in tested])
         found += [(what, row, p_holm) for (what, row), p_holm in zip(tested, corrected, strict=True)]
     return found

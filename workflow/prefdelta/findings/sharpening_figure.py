@@ -10,8 +10,11 @@ from prefdelta.measure.settings import SuiteSettings
 from prefdelta.measure.verdict import verdict
 from prefdelta.tables.io import read_result_csv
 
-PARTS = {"sharpening": "sharpening: what the base policy gains at equal entropy", "new": "new: the rest"}
-GREEDY = {"greedy_gain": "over the base policy's greedy", "greedy_over_best": "over the base at its best temperature"}
+PARTS = {"sharpening": "sampled, sharpening: the base policy at equal entropy", "new": "sampled, new: the rest"}
+GREEDY = {
+    "greedy_gain": "greedy, over the base policy's greedy",
+    "greedy_over_best": "greedy, over the base policy at its best temperature",
+}
 
 
 def plot_sharpening(table: Path, figure: Path, *, settings: SuiteSettings) -> None:
@@ -19,7 +22,7 @@ def plot_sharpening(table: Path, figure: Path, *, settings: SuiteSettings) -> No
     results = read_result_csv(table, Sharpening)
     shown = results.filter(pl.col("suite") == settings.suite, ~pl.col("arm").is_in([BASE, BEST]))
     arms = shown["arm"].unique(maintain_order=True).to_list()
-    plot, (sampled, greedy) = plotting.panels(2, width=5.6, height=1.4 + 0.3 * len(arms), sharey=True)
+    plot, (sampled, greedy) = plotting.panels(2, width=5.6, height=2.2 + 0.3 * len(arms), sharey=True)
     starts = dict.fromkeys(arms, 0.0)
     for index, (quantity, name) in enumerate(PARTS.items()):
         rows = shown.filter(quantity=quantity)
@@ -29,7 +32,9 @@ def plot_sharpening(table: Path, figure: Path, *, settings: SuiteSettings) -> No
         starts |= {arm: start + value for arm, start, value in zip(rows["arm"], left, rows["estimate"], strict=True)}
     gains = shown.filter(quantity="gain")
     places = [arms.index(arm) for arm in gains["arm"]]
-    sampled.errorbar(gains["estimate"], places, xerr=plotting.errors(gains), fmt="o", ms=4, lw=1.4, color="black", label="gain")
+    sampled.errorbar(
+        gains["estimate"], places, xerr=plotting.errors(gains), fmt="o", ms=4, lw=1.4, color="black", label="sampled, gain"
+    )
     for index, (quantity, name) in enumerate(GREEDY.items()):
         rows = shown.filter(quantity=quantity)
         offsets = [arms.index(arm) + plotting.offset(index, len(GREEDY)) for arm in rows["arm"]]
@@ -37,9 +42,10 @@ def plot_sharpening(table: Path, figure: Path, *, settings: SuiteSettings) -> No
     for panel, title in ((sampled, "sampled"), (greedy, "greedy")):
         panel.axvline(0, color="black", lw=0.8)
         panel.set(xlabel=f"points on {settings.suite}, 95 % intervals", title=title)
-        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 - 0.6 / (1 + len(arms))))
+    sampled.use_sticky_edges = False
     sampled.set_yticks(range(len(arms)), arms, fontsize=8)
     sampled.invert_yaxis()
+    plot.legend(loc="outside lower center", ncols=2)
     plotting.save(
         plot,
         figure,
