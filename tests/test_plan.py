@@ -373,7 +373,9 @@ def test_held_out_pairs_are_of_the_next_draws_or_of_the_cells_own():
 
 
 def test_without_other_temperatures_a_policy_is_measured_at_the_evaluations():
-    loaded = load_study(build.config())
+    study = config()
+    change(study, "evaluation.temperatures", [])
+    loaded = load_study(study)
     assert not shift.measure_base(loaded, {"study": loaded.study, "model": "policy"}).files["tempered"]
     assert not findings.tabulate_sharpening(loaded, {"study": loaded.study}).files["tempered"]
     with pytest.raises(ConfigError, match=r"evaluation\.temperatures of study microworld is empty"):

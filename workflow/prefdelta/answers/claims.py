@@ -64,7 +64,7 @@ def tabulate_claims(
     *,
     settings: ClaimsSettings,
 ) -> None:
-    """Writes the `Claims` of a study, those of experiments first, in the order of its questions.
+    """Writes the `Claims` of a study, those of experiments first, in the order of its questions, and second what is no sharpening.
 
     Claims are about sampled accuracy on the last of the suites. Comparisons are corrected (Holm) within their experiment; a trend
     along a ladder is one test, made first; of a regression its slopes are corrected together.
@@ -84,8 +84,9 @@ def tabulate_claims(
         rows += _comparison_claims(question, compared, results.filter(decoding="greedy"))
         rows += _least_agreement(question, compared, audit, settings.reference_judge)
     caveat = "Of each experiment the arm whose pairs have the largest mean overall delta, which is known before training."
-    for what, row, p_holm in beyond_temperature(read_result_csv(sharpening, Sharpening), strongest, settings.suites[-1]):
-        rows.append(_claim(SHARPENING, caveat, what, row, NESTED, p_holm))
+    found = beyond_temperature(read_result_csv(sharpening, Sharpening), strongest, settings.suites[-1])
+    second = next((place for place, row in enumerate(rows) if row["question"] != rows[0]["question"]), len(rows))
+    rows[second:second] = [_claim(SHARPENING, caveat, what, row, NESTED, p_holm) for what, row, p_holm in found]
     rows += _weak_claims(weak, read_result_csv(capability, Capability), settings)
     rows += _dimension_claims(slopes)
     rows += _prediction_claims(read_result_csv(prediction, Prediction))

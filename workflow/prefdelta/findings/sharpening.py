@@ -102,7 +102,7 @@ def tabulate_sharpening(
     ``bases``, ``tempered`` (which may be empty) and ``base_shifts`` are by policy. Raises ScoresError where too many answers are
     ungraded.
     """
-    names = arm_names(pl.DataFrame([arm.words for arm in settings.arms]))
+    names = arm_names(pl.DataFrame([arm.words for arm in settings.arms], schema=ARM))
     rows: list[Row] = []
     for policy in bases:
         arms = {name: arm for name, arm in zip(names, settings.arms, strict=True) if arm.policy == policy}
