@@ -64,7 +64,7 @@ def tabulate_claims(
     *,
     settings: ClaimsSettings,
 ) -> None:
-    """Writes the `Claims` of a study, those of experiments first, in the order of its questions, and second what is no sharpening.
+    """Writes the `Claims` of a study, those of experiments first, in the order of its questions; what is no sharpening, second.
 
     Claims are about sampled accuracy on the last of the suites. Comparisons are corrected (Holm) within their experiment; a trend
     along a ladder is one test, made first; of a regression its slopes are corrected together.
