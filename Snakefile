@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from prefdelta.plan import audits, checkpoints, exports, findings, forecasts
-from prefdelta.plan import generation, pairs, problems, rating, reports, training
+from prefdelta.plan import generation, pairs, problems, rating, reports, shift, training
 from prefdelta.report.settings import ReportRun
 from prefdelta.run import codebook, session, warm
 from prefdelta.run.errors import ConfigError
@@ -97,6 +97,7 @@ include: "rules/ratings.smk"
 include: "rules/pairs.smk"
 include: "rules/training.smk"
 include: "rules/evals.smk"
+include: "rules/shift.smk"
 include: "rules/findings.smk"
 include: "rules/audits.smk"
 include: "rules/forecasts.smk"

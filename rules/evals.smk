@@ -17,7 +17,22 @@ rule evaluate_base:
     message:
         "Answers of the untuned {wildcards.model} to all evaluation items"
     script:
-        "../workflow/scripts/evaluate_model.py"
+        "../workflow/scripts/{params.script}.py"
+
+
+use rule evaluate_base as evaluate_temperatures with:
+    input:
+        unpack(inputs(generation.evaluate_temperatures)),
+    output:
+        tempered=paths.EVAL_TEMPERATURES,
+    log:
+        "results/{study}/logs/evals/{model}/temperatures.log",
+    benchmark:
+        "results/{study}/benchmarks/evals/{model}/temperatures.tsv"
+    params:
+        **params(generation.evaluate_temperatures),
+    message:
+        "Answers of the untuned {wildcards.model} at other temperatures"
 
 
 use rule evaluate_base as evaluate_checkpoint with:

@@ -117,6 +117,36 @@ use rule plot_capability as plot_profile with:
         "Figure of {wildcards.experiment}"
 
 
+use rule tabulate_capability as tabulate_sharpening with:
+    input:
+        unpack(inputs(findings.tabulate_sharpening)),
+    output:
+        **table("sharpening", "Answers", "what each gain is made of"),
+    log:
+        "results/{study}/logs/tables/sharpening.log",
+    benchmark:
+        "results/{study}/benchmarks/tables/sharpening.tsv"
+    params:
+        **params(findings.tabulate_sharpening),
+    message:
+        "Table: what each gain is made of"
+
+
+use rule plot_capability as plot_sharpening with:
+    input:
+        unpack(inputs(findings.plot_sharpening)),
+    output:
+        **figure("sharpening", "Answers", "what each gain is made of"),
+    log:
+        "results/{study}/logs/figures/sharpening.log",
+    benchmark:
+        "results/{study}/benchmarks/figures/sharpening.tsv"
+    params:
+        **plot_params(findings.plot_sharpening),
+    message:
+        "Figure: what each gain is made of"
+
+
 use rule tabulate_capability as tabulate_generator_deltas with:
     input:
         unpack(inputs(findings.tabulate_generator_deltas)),

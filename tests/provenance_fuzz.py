@@ -27,6 +27,7 @@ ROOTS = {
     "make_prompts": _TASKS,
     "sample_traces": [_BACKEND, *_TASKS],
     "evaluate_model": [_BACKEND, *_TASKS],
+    "evaluate_temperatures": [_BACKEND, *_TASKS],
     "rate_traces": ["prefdelta.endpoint.serve_microworld", "prefdelta.endpoint.serve_transformers"],
 }
 

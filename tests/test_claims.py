@@ -3,13 +3,14 @@
 import pytest
 from build import result
 
-from prefdelta.answers.claims import DELTA_LEARNING, DIMENSIONS, JUDGE, SELECTED, Claims, tabulate_claims
+from prefdelta.answers.claims import DELTA_LEARNING, DIMENSIONS, JUDGE, SELECTED, SHARPENING, Claims, tabulate_claims
 from prefdelta.answers.regressions import Regressions
 from prefdelta.answers.settings import ClaimsSettings
 from prefdelta.audit.delta_correction import DeltaCorrection
 from prefdelta.audit.judge_audit import JudgeAudit
 from prefdelta.findings.capability import Capability
 from prefdelta.findings.experiment import Results
+from prefdelta.findings.sharpening import BEST, Sharpening
 from prefdelta.forecast.prediction import Prediction
 from prefdelta.measure.verdict import percentile_verdict, verdict
 from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table
@@ -51,7 +52,12 @@ def claims(tmp_path):
         return tmp_path / f"{name}.csv"
 
     def made(
-        results, slopes=(), audit=(), corrections=(), accuracies=(("policy", 50.0), ("weak-model", 30.0), ("strong-model", 70.0))
+        results,
+        slopes=(),
+        audit=(),
+        corrections=(),
+        sharpening=(),
+        accuracies=(("policy", 50.0), ("weak-model", 30.0), ("strong-model", 70.0)),
     ):
         shape = {
             "family": "f",
@@ -74,6 +80,7 @@ def claims(tmp_path):
         )
         tabulate_claims(
             write(list(slopes), Regressions, "regressions"),
+            write(list(sharpening), Sharpening, "sharpening"),
             write(capability, Capability, "capability"),
             write([], Prediction, "prediction"),
             write(list(audit), JudgeAudit, "judge_audit"),
@@ -238,4 +245,24 @@ def test_one_dimension_rather_than_another_is_worded_as_such(claims):
     )
     assert "The gain, for each level of mean delta in step_coherence rather than in factuality: falls by -2.0 [-3.5, -0.5]" in [
         row["claim"] for row in rows
+    ]
+
+
+def test_of_each_experiment_the_arm_of_the_largest_delta_is_compared_with_the_policy_at_its_best_temperature(claims):
+    results = [result("strong", "base", 8.0, mean_delta=2.0), result("weak", "base", 9.0)]
+    shape = {"suite": "ood", "unit": "points", "n_items": 9, "n_seeds": 3}
+    words = {name: results[0][name] for name in ("policy", "method", "judge", "chosen", "rejected", "selection")}
+    sharpening = [
+        {**shape, "arm": name, **words, "chosen": name, "quantity": quantity, "estimate": estimate, "p_value": p}
+        | {"ci_low": estimate - 1, "ci_high": estimate + 1, "minimum_detectable": 1.5}
+        for name in ("strong", "weak")
+        for quantity, estimate, p in (("over_best", 0.5, 0.3), ("greedy_over_best", 4.0, 0.001), ("greedy_gain", 5.0, 0.001))
+    ]
+    sharpening.append({**shape, "arm": BEST, "policy": "policy", "quantity": "accuracy", "temperature": 0.0, "estimate": 47.2})
+    found = {row["claim"]: row for row in claims(results, sharpening=sharpening) if row["question"] == SHARPENING}
+    best = "against the base policy at its best temperature (greedy: 47.2)"
+    assert list(found) == [
+        f"strong: sampled accuracy, {best}: no difference larger than 1.5 could be found: +0.5 [-0.5, +1.5]",
+        f"strong: greedy accuracy, {best}: rises by +4.0 [+3.0, +5.0]",
+        "strong: greedy accuracy, against the base policy's: rises by +5.0 [+4.0, +6.0]",
     ]

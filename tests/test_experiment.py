@@ -197,11 +197,13 @@ def test_a_small_difference_is_equivalence_only_where_a_smallest_effect_is_confi
 def test_a_figure_of_every_kind_says_what_was_found(kind, tmp_path):
     chosen = ["weak", "strong"]
     rows = [
-        result(name, versus, estimate, suite=suite, decoding=decoding, generator_delta=10.0 * (1 + place), n_pairs=10 + place)
-        | {"primary": None if versus is None else name == "strong"}
+        result(
+            name, versus, estimate + more, suite=suite, decoding=decoding, generator_delta=10.0 * (1 + place), n_pairs=10 + place
+        )
+        | {"primary": None if versus is None else name == "strong" and decoding == "sampled"}
         for place, name in enumerate(chosen)
         for suite in ("id", "ood")
-        for decoding in ("sampled", "greedy")
+        for decoding, more in (("sampled", 0), ("greedy", 5))
         for versus, estimate in ((None, 60.0), (BASE, 11.0 * place - 3))
     ]
     write_result_table(rows_to_table(rows, Results), Results, tmp_path / "table.csv")
@@ -212,10 +214,12 @@ def test_a_figure_of_every_kind_says_what_was_found(kind, tmp_path):
     assert all(figure.with_suffix(suffix).stat().st_size for suffix in (".png", ".svg", ".pdf"))
     assert figure.with_suffix(".rst").read_text(encoding="utf-8") == (
         "**Does it help?**\n\n"
-        "Sampled accuracy on ood and paired differences (points), with 95 % intervals, corrected for the number of comparisons "
-        "with the same control:\n\n"
-        "- **strong** 60.0 (3 seeds). Against base policy (primary, not corrected): rises by +8.0 [+5.0, +11.0].\n"
-        "- **weak** 60.0 (3 seeds). Against base policy: falls by -3.0 [-6.0, +0.0].\n\n"
+        "Accuracy on ood, sampled and greedy, and paired differences (points), with 95 % intervals, corrected for the number of "
+        "comparisons with the same control:\n\n"
+        "- **strong** 60.0 (3 seeds). Against base policy (primary, not corrected): rises by +8.0 [+5.0, +11.0]. "
+        "Greedy 65.0; against base policy: rises by +13.0 [+10.0, +16.0].\n"
+        "- **weak** 60.0 (3 seeds). Against base policy: falls by -3.0 [-6.0, +0.0]. "
+        "Greedy 65.0; against base policy: rises by +2.0 [-1.0, +5.0].\n\n"
         "*Caveat.* All small.\n"
     )
 
@@ -240,7 +244,7 @@ def test_a_profile_has_the_mean_delta_of_every_criterion(tmp_path):
 
 
 def test_what_tabulates_does_not_load_matplotlib():
-    modules = [f"prefdelta.findings.{name}" for name in ("experiment", "profile", "capability", "generator_deltas")]
+    modules = [f"prefdelta.findings.{name}" for name in ("experiment", "profile", "capability", "sharpening", "generator_deltas")]
     modules.append("prefdelta.answers.regressions")
     code = f"import sys, {', '.join(modules)}; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -20,8 +20,10 @@ from prefdelta.plan import (
     problems,
     rating,
     reports,
+    shift,
     training,
 )
+from prefdelta.run.errors import ConfigError
 from prefdelta.study.lattice import check_names, trained_cells
 
 STUDIES = sorted(build.CONFIG.parent.glob("*.yaml"))
@@ -46,6 +48,9 @@ PLANS = {  # what is planned -> (plan, words of its path)
     "page of pairs": (pairs.browse_pairs, {"judge": "oracle", "chosen": SECOND, "rejected": FIRST, "selection": "full"}),
     "training": (training.train_policy, CELL),
     "base evaluation": (generation.evaluate_base, {"model": "policy"}),
+    "temperatures": (generation.evaluate_temperatures, {"model": "policy"}),
+    "base shift": (shift.measure_base, {"model": "policy"}),
+    "shift": (shift.measure_checkpoint, CELL),
     "evaluation": (generation.evaluate_checkpoint, CELL),
     "export": (exports.export_cell, CELL),
     "experiment": (findings.tabulate_experiment, NAMED),
@@ -54,6 +59,8 @@ PLANS = {  # what is planned -> (plan, words of its path)
     "figure of profile": (findings.plot_profile, NAMED),
     "capability": (findings.tabulate_capability, {}),
     "figure of capability": (findings.plot_capability, {}),
+    "sharpening": (findings.tabulate_sharpening, {}),
+    "figure of sharpening": (findings.plot_sharpening, {}),
     "generator deltas": (findings.tabulate_generator_deltas, {}),
     "regressions": (findings.tabulate_regressions, {}),
     "figure of regressions": (findings.plot_regressions, {}),
@@ -77,8 +84,9 @@ PLANS = {  # what is planned -> (plan, words of its path)
 
 
 def config(**experiment):
-    """`build.config` with a model of the hub, which nothing uses."""
+    """`build.config` with other temperatures, and a model of the hub, which nothing uses."""
     content = build.config(**experiment)
+    content["evaluation"]["temperatures"] = [0.5]
     content["models"]["hub"] = {"repo": "someone/small", "family": "qwen2"}
     return content
 
@@ -110,7 +118,7 @@ def test_a_plan_is_canonical_json_and_the_same_each_time():
 
 
 def test_every_plan_of_a_rule_is_covered_here():
-    modules = (audits, checkpoints, exports, findings, forecasts, generation, pairs, problems, rating, reports, training)
+    modules = (audits, checkpoints, exports, findings, forecasts, generation, pairs, problems, rating, reports, shift, training)
     text = "".join(file.read_text() for file in (build.CONFIG.parents[1] / "rules").glob("*.smk"))
     rules = {name for module in modules for name in vars(module) if f"rule {name}:" in text or f"as {name} with" in text}
     assert rules == {plan.__name__ for plan, _ in PLANS.values()}
@@ -121,17 +129,9 @@ def test_the_order_of_keys_changes_no_plan():
     assert planned(load_study(turned)) == planned(load_study(config()))
 
 
-BOOTSTRAPPED = [
-    "experiment",
-    "profile",
-    "capability",
-    "generator deltas",
-    "judge audit",
-    "delta correction",
-    "prediction",
-    "export",
-]
-WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressions", "prediction", "profile"]
+BOOTSTRAPPED = ["experiment", "profile", "capability", "generator deltas", "judge audit", "delta correction"]
+BOOTSTRAPPED += ["prediction", "export", "sharpening"]
+WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressions", "prediction", "profile", "sharpening"]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressio
         ("prompts.arithmetic", 700, ["prompts", "export"]),
         ("suites.in_domain.arithmetic", 7, ["items"]),
         ("decontamination_ngram", 9, ["prompts"]),
-        ("backend", "vllm", ["traces", "evaluation", "base evaluation"]),
+        ("backend", "vllm", ["traces", "evaluation", "base evaluation", "temperatures"]),
         (f"generators.{FIRST}.backend", "vllm", ["traces"]),
         (f"generators.{FIRST}.seed", 9, ["traces", "export"]),
         (f"generators.{FIRST}.sampling.top_p", 0.9, ["traces", "export"]),
@@ -153,14 +153,15 @@ WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressio
         ("suite_operations.longer", [4, 6], []),
         ("models.hub.revision", "0f", ["fetching"]),
         ("models.hub.dtype", "float32", []),
-        ("methods.dpo.beta", 0.5, ["training"]),
+        ("methods.dpo.beta", 0.5, ["training", "sharpening"]),
         ("methods.dpo.bf16", True, ["training", "what if"]),
-        ("methods.dpo.max_length", 99, ["training", "what if"]),
+        ("methods.dpo.max_length", 99, ["training", "what if", "shift"]),
         ("methods.kto.beta", 0.5, []),
         ("methods.kto.max_length", 99, []),
         ("methods.sft.max_length", 99, []),
         ("methods.unused", {"trainer": "sft", "learning_rate": 1, "batch_size": 2, "steps": 1, "max_length": 7}, []),
-        ("evaluation.samples", 9, ["evaluation", "base evaluation"]),
+        ("evaluation.samples", 9, ["evaluation", "base evaluation", "temperatures"]),
+        ("evaluation.temperatures", [0.7], ["temperatures"]),
         ("export.license", "mit", ["export"]),
         ("bootstrap", 99, BOOTSTRAPPED),
         ("gates.truncated", 0.5, ["figure of what if"]),
@@ -400,3 +401,25 @@ def test_a_card_says_what_was_not_asked_for():
     config["generators"][FIRST] = {"backend": "openai", "model": "m", "endpoint": endpoint}
     told = exports.export_cell(load_study(config), CELL).settings
     assert told.judge.settings["omit"] == told.generators[FIRST].settings["omit"] == ["temperature"]
+
+
+def test_held_out_pairs_are_of_the_next_draws_or_of_the_cells_own():
+    study = config()
+    for name, draws in ((FIRST, 3), (SECOND, 3), (THIRD, 1)):
+        change(study, f"generators.{name}.draws", draws)
+    loaded = load_study(study)
+    assert shift.held_out(loaded, SECOND, FIRST) == ({"chosen": f"{SECOND}.draw1", "rejected": f"{FIRST}.draw1"}, "another draw")
+    last, first = f"{SECOND}.draw2", f"{FIRST}.draw2"
+    assert shift.held_out(loaded, last, first) == ({"chosen": SECOND, "rejected": FIRST}, "another draw")
+    assert shift.held_out(loaded, THIRD, FIRST) == ({"chosen": THIRD, "rejected": FIRST}, "not selected")
+    assert shift.held_out(loaded, FIRST, f"{FIRST}.draw1")[1] == "not selected"
+
+
+def test_without_other_temperatures_a_policy_is_measured_at_the_evaluations():
+    study = config()
+    change(study, "evaluation.temperatures", [])
+    loaded = load_study(study)
+    assert not shift.measure_base(loaded, {"study": loaded.study, "model": "policy"}).files["tempered"]
+    assert not findings.tabulate_sharpening(loaded, {"study": loaded.study}).files["tempered"]
+    with pytest.raises(ConfigError, match=r"evaluation\.temperatures of study microworld is empty"):
+        generation.evaluate_temperatures(loaded, {"study": loaded.study, "model": "policy"})

@@ -280,10 +280,11 @@ def test_annotations_count_where_they_are_bound_to_what_a_rule_declares(reach):
 # Edits of the package itself: (file, old, new), and the scripts that they concern. An empty ``old`` is the end of the file.
 INTERVALS = (
     "export_cell tabulate_capability tabulate_experiment tabulate_generator_deltas tabulate_prediction tabulate_profile "
-    "tabulate_regressions"
+    "tabulate_regressions tabulate_sharpening"
 )
 FIGURES = (
-    "plot_balance plot_capability plot_experiment plot_judge_audit plot_prediction plot_profile plot_regressions plot_whatif"
+    "plot_balance plot_capability plot_experiment plot_judge_audit plot_prediction plot_profile plot_regressions "
+    "plot_sharpening plot_whatif"
 )
 EDITS = {
     "a field of an audit": (

@@ -209,10 +209,10 @@ def test_changed_beta_reruns_training_and_what_follows(study):
     changed = study.folder / "config/changed.yaml"
     changed.write_text(yaml.safe_dump(config, sort_keys=False))
     planned = study.planned(config="config/changed.yaml")
-    assert planned["train_policy"] == planned["evaluate_checkpoint"] == 1
-    follow = {f"{verb}_{kind}" for kind in ("experiment", "prediction") for verb in ("tabulate", "plot")}
+    assert planned["train_policy"] == planned["evaluate_checkpoint"] == planned["measure_checkpoint"] == 1
+    follow = {f"{verb}_{kind}" for kind in ("experiment", "prediction", "sharpening") for verb in ("tabulate", "plot")}
     follow |= {"tabulate_claims", "render_answers", "render_report", "all"}
-    assert set(planned) - {"train_policy", "evaluate_checkpoint"} == follow
+    assert set(planned) - {"train_policy", "evaluate_checkpoint", "measure_checkpoint"} == follow
 
 
 def test_what_if_takes_no_training(study):

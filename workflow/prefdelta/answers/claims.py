@@ -12,6 +12,7 @@ from prefdelta.audit.delta_correction import BY_DELTA, DeltaCorrection
 from prefdelta.audit.judge_audit import JudgeAudit, judge_findings
 from prefdelta.findings.capability import Capability
 from prefdelta.findings.experiment import BASE, Results
+from prefdelta.findings.sharpening import Sharpening, beyond_temperature
 from prefdelta.forecast.prediction import Prediction
 from prefdelta.measure.intervals import LEVEL, Interval
 from prefdelta.measure.verdict import decided, departure_verdict, verdict
@@ -30,6 +31,7 @@ DIMENSIONS = "In which dimension must the two sides differ?"
 PERCENTILES = "bootstrap over prompts"
 CEILING = 99.0  # points: what is right so often can hardly rise
 NO_TEST = "none"
+SHARPENING = "Does training do more than a lower temperature of the untuned policy would?"
 PREDICTION = "How well can a gain be predicted before training?"
 
 
@@ -60,6 +62,7 @@ class Claims(Table):
 
 def tabulate_claims(
     regressions: Path,
+    sharpening: Path,
     capability: Path,
     prediction: Path,
     judge_audit: Path,
@@ -69,23 +72,30 @@ def tabulate_claims(
     *,
     settings: ClaimsSettings,
 ) -> None:
-    """Writes the `Claims` of a study: those of experiments first, in the order of its questions, of each its primary contrast.
+    """Writes the `Claims` of a study: those of experiments first, in the order of its questions, of each its primary contrast;
+    what is no sharpening, second.
 
     Claims are about sampled accuracy on the last of the suites. What is corrected together is in the tables that they are from.
     """
     slopes, audit = read_result_csv(regressions, Regressions), read_result_csv(judge_audit, JudgeAudit)
     rows: list[dict[str, Any]] = []
     weak: dict[str, dict[str, Any]] = {}
+    strongest = []
     for question in settings.questions:
         results = read_result_csv(experiments[question.experiment], Results)
         results = results.filter(pl.col("suite") == settings.suites[-1], pl.col("task").is_null())
         compared = results.filter(pl.col("versus").is_not_null(), decoding="sampled")
         for row in compared.filter(pl.col("generator_delta") > 0, versus=BASE, selection="full").iter_rows(named=True):
             weak[f"{row['policy']} with {row['method']} on {row['chosen']} over {row['rejected']}"] = row
+        strongest += results.sort("mean_delta").tail(1).rows(named=True)
         found = _slope_claims(question, slopes)
         found += _comparison_claims(question, compared, results.filter(decoding="greedy"))
         rows += sorted(found, key=lambda row: not row["primary"])
         rows += _least_agreement(question, compared, audit, settings.reference_judge)
+    caveat = "Of each experiment the arm whose pairs have the largest mean overall delta, which is known before training."
+    beyond = beyond_temperature(read_result_csv(sharpening, Sharpening), strongest, settings.suites[-1])
+    second = next((place for place, row in enumerate(rows) if row["question"] != rows[0]["question"]), len(rows))
+    rows[second:second] = [_claim(SHARPENING, caveat, what, row | {"primary": False}, NESTED) for what, row in beyond]
     rows += _weak_claims(weak, read_result_csv(capability, Capability), settings)
     rows += _dimension_claims(slopes)
     rows += _prediction_claims(read_result_csv(prediction, Prediction))
@@ -187,9 +197,7 @@ def _weak_claims(arms: dict[str, dict[str, Any]], capability: pl.DataFrame, sett
         if own is not None and own < policy:
             weaker[f"{name} ({row['chosen']} {own:.0f}, {row['policy']} {policy:.0f} on {suite})"] = row
     caveat = "Weaker on average: on single problems the chosen side can still be better than the policy."
-    bounds = ("estimate", "ci_low", "ci_high", "standard_error", "freedom")
-    tests = [Interval(*(row[bound] for bound in bounds)) for row in weaker.values()]
-    tested = zip(weaker.items(), decided(tests, limit=100), strict=True)
+    tested = zip(weaker.items(), decided([Interval.of(row) for row in weaker.values()], limit=100), strict=True)
     return [_claim(DELTA_LEARNING, caveat, name, row | found | {"primary": False}, NESTED) for (name, row), found in tested]
 
 

@@ -1,6 +1,7 @@
 """Figures of experiments: a kind for each sort of question, plotted from the table, with the answer in words as caption."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from prefdelta.findings.experiment import BASE, Results
 from prefdelta.findings.settings import FigureSettings
 from prefdelta.measure import plotting
-from prefdelta.measure.plotting import GAIN, GAIN_IN_TWO_LINES
+from prefdelta.measure.plotting import GAIN_IN_TWO_LINES, GAINS
 from prefdelta.measure.verdict import verdict
 from prefdelta.study.selections import draw_for_seed, parse
 from prefdelta.tables.io import read_result_csv
@@ -18,49 +19,57 @@ KIND_COLOURS = {"top": "#0072B2", "bottom": "#D55E00", "random": "#777777", "ful
 
 
 def plot_experiment(table: Path, figure: Path, *, settings: FigureSettings) -> None:
-    """Plots an experiment's gains over the base policy, as ``settings.figure`` says."""
+    """Plots an experiment's gains over the base policy, as ``settings.figure`` says: ladders and bars also of greedy answers."""
     results, suites = read_result_csv(table, Results).filter(pl.col("task").is_null()), settings.suites
-    gains = results.filter(versus=BASE, decoding="sampled")
-    plot = {"ladder": ladder, "bars": bars, "sweep": sweep, "grid": grid}[settings.figure](gains, suites)
+    gains = results.filter(versus=BASE)
+    if settings.figure in ("ladder", "bars"):
+        plot = {"ladder": ladder, "bars": bars}[settings.figure](gains, suites)
+    else:
+        plot = {"sweep": sweep, "grid": grid}[settings.figure](gains.filter(decoding="sampled"), suites)
     unit = (
-        f"Sampled accuracy on {suites[-1]} and paired differences (points), with 95 % intervals, corrected for the number of "
-        "comparisons with the same control:"
+        f"Accuracy on {suites[-1]}, sampled and greedy, and paired differences (points), with 95 % intervals, corrected for the "
+        "number of comparisons with the same control:"
     )
     answers = {unit: answer_experiment(results, settings.arms, suites[-1])}
     plotting.save(plot, figure, title=settings.title, question=settings.question, answers=answers, caveat=settings.caveat)
 
 
 def answer_experiment(results: pl.DataFrame, arms: list[str], suite: str) -> list[str]:
-    """A line for each arm: the sampled accuracy on ``suite`` against the base policy and against each control; the arm of the
-    primary contrast first."""
-    shown = results.filter(suite=suite, decoding="sampled")
+    """A line for each arm: sampled accuracy on ``suite`` against the base policy and controls, and greedy against the base; the arm
+    of the primary contrast first."""
+    shown = results.filter(suite=suite)
     lines = []
     primary = shown.filter(pl.col("primary"))["arm"].to_list()
     for arm in sorted(arms, key=lambda arm: arm not in primary):
-        rows = {row["versus"]: row for row in shown.filter(arm=arm).iter_rows(named=True)}
-        accuracy = rows.pop(None)
+        rows = {(row["decoding"], row["versus"]): row for row in shown.filter(arm=arm).iter_rows(named=True)}
+        accuracy = rows["sampled", None]
         compared = [
             ("base policy" if versus == BASE else versus)
             + f"{' (primary, not corrected)' if row['primary'] else ''}: {verdict(row)}"
             + (f" ({row['budget']})" if row["budget"] else "")
-            for versus, row in rows.items()
+            for (decoding, versus), row in rows.items()
+            if decoding == "sampled" and versus
         ]
         seeds = f"{accuracy['n_seeds']} seed{'s' if accuracy['n_seeds'] > 1 else ' only, so the interval speaks of items alone'}"
-        lines.append(f"**{arm}** {accuracy['estimate']:.1f} ({seeds}). Against " + "; ".join(compared) + ".")
+        line = f"**{arm}** {accuracy['estimate']:.1f} ({seeds}). Against " + "; ".join(compared) + "."
+        if greedy := rows.get(("greedy", None)):
+            line += f" Greedy {greedy['estimate']:.1f}; against base policy: {verdict(rows['greedy', BASE])}."
+        lines.append(line)
     return lines
 
 
 def ladder(gains: pl.DataFrame, suites: list[str]) -> Figure:
-    """Gain against the generator-level delta: one line for each suite and rejected generator."""
+    """Gain against the generator-level delta: one line for each suite; that of greedy answers is dashed."""
     plot, (panel,) = plotting.panels(1, width=6.4, height=4.2)
     gains = gains.sort("generator_delta")
     for index, suite in enumerate(suites):
-        rows, colour = gains.filter(suite=suite), plotting.colour(index)
-        x = rows["generator_delta"] + 0.6 * (index - (len(suites) - 1) / 2)
-        panel.plot(x, rows["estimate"], color=colour, lw=1.2, alpha=0.4)
-        spread = plotting.errors(rows)
-        panel.errorbar(x, rows["estimate"], yerr=spread, fmt="o", ms=5, lw=1.4, capsize=2, color=colour, label=suite)
-    for index, row in enumerate(gains.filter(suite=suites[-1]).iter_rows(named=True)):
+        for decoding, line, fill in (("sampled", "-", None), ("greedy", "--", "white")):
+            rows, colour = gains.filter(suite=suite, decoding=decoding), plotting.colour(index)
+            x = rows["generator_delta"] + 0.6 * (index - (len(suites) - 1) / 2)
+            panel.plot(x, rows["estimate"], line, color=colour, lw=1.2, alpha=0.4)
+            spread, name = plotting.errors(rows), suite if decoding == "sampled" else None
+            panel.errorbar(x, rows["estimate"], yerr=spread, fmt="o", ms=5, lw=1.4, capsize=2, color=colour, mfc=fill, label=name)
+    for index, row in enumerate(gains.filter(suite=suites[-1], decoding="sampled").iter_rows(named=True)):
         # Above and below in turn, so that the names of generators with nearly equal deltas do not collide.
         ends = gains.filter(arm=row["arm"])
         place, shift = (ends["ci_low"].min(), -11) if index % 2 else (ends["ci_high"].max(), 5)
@@ -70,23 +79,25 @@ def ladder(gains: pl.DataFrame, suites: list[str]) -> Figure:
     panel.axhline(0, color="black", lw=0.8)
     panel.margins(x=0.1, y=0.12)
     rejected = ", ".join(gains["rejected"].unique(maintain_order=True))
-    panel.set(xlabel=f"generator-level delta: accuracy of the chosen generator minus that of {rejected} (points)", ylabel=GAIN)
+    panel.set(xlabel=f"generator-level delta: accuracy of the chosen generator minus that of {rejected} (points)", ylabel=GAINS)
     panel.legend(loc="best")
     return plot
 
 
 def bars(gains: pl.DataFrame, suites: list[str]) -> Figure:
-    """Gain of each arm, a dot and an interval for each suite."""
+    """Gain of each arm, a dot and an interval for each suite; a hollow one of greedy answers."""
     arms = gains["arm"].unique(maintain_order=True).to_list()
-    plot, (panel,) = plotting.panels(1, width=7.0, height=1.2 + 0.36 * len(arms))
+    plot, (panel,) = plotting.panels(1, width=7.0, height=1.2 + 0.5 * len(arms))
     for index, suite in enumerate(suites):
-        rows = gains.filter(suite=suite)
-        places = [arms.index(arm) + plotting.offset(index, len(suites)) for arm in rows["arm"]]
-        plotting.dots(panel, rows, places, index, suite)
+        for number, decoding in enumerate(("sampled", "greedy")):
+            rows = gains.filter(suite=suite, decoding=decoding)
+            places = [arms.index(arm) + plotting.offset(2 * index + number, 2 * len(suites)) for arm in rows["arm"]]
+            name = "_" * number + suite  # of two marks of a suite, the legend has the filled one
+            plotting.dots(panel, rows, places, index, name, hollow=decoding == "greedy")
     panel.axvline(0, color="black", lw=0.8)
     panel.set_yticks(range(len(arms)), arms)
     panel.invert_yaxis()
-    panel.set_xlabel(GAIN)
+    panel.set_xlabel(GAINS)
     panel.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return plot
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from prefdelta.measure.settings import Bootstrap, ComparedArm
+from prefdelta.measure.settings import ArmSettings, Bootstrap, ComparedArm
 from prefdelta.study.strict import Strict
 
 
@@ -35,6 +35,22 @@ class FigureSettings(Strict):
     figure: Literal["ladder", "bars", "sweep", "grid", "profile"]
     arms: list[str]
     suites: list[str]
+
+
+class ShiftedArm(ArmSettings):
+    """An arm with its method's ``beta``, and which pairs it is tried on (``held_out``)."""
+
+    beta: float | None
+    held_out: str
+
+
+class SharpeningSettings(Strict):
+    """Of `tabulate_sharpening`. ``temperature``: at which all answer; policies answer at others, too."""
+
+    arms: list[ShiftedArm]
+    suites: list[str]
+    temperature: float
+    bootstrap: Bootstrap
 
 
 class SuitesSettings(Strict):

@@ -11,6 +11,7 @@ from prefdelta.findings.capability import Capability
 from prefdelta.findings.generator_deltas import GeneratorDeltas
 from prefdelta.forecast.predictor import predict
 from prefdelta.forecast.settings import PlannedArm, WhatIfSettings
+from prefdelta.measure.verdict import arm_names
 from prefdelta.study.dimensions import CRITERIA
 from prefdelta.study.lattice import SIDES, PairSet
 from prefdelta.study.recipe import examples_read
@@ -226,15 +227,6 @@ def answer_whatif(arms: pl.DataFrame, identical_pairs: float, truncated: float) 
         training, evaluation, cost = (arms[column].sum() for column in ("training_hours", "evaluation_hours", "cost"))
         lines.append(f"{total}: {training:.3g} hours, and {evaluation:.3g} hours of evaluations; cost {cost:,.2f}.")
     return lines
-
-
-def arm_names(arms: pl.DataFrame) -> list[str]:
-    """Short names of ``arms`` (`WhatIf`): without the words in which they all agree."""
-    varying = [word for word in ("policy", "method", "judge") if arms[word].n_unique() > 1]
-    return [
-        ", ".join([*(row[word] for word in varying), f"{row['chosen']} over {row['rejected']}", row["selection"]])
-        for row in arms.iter_rows(named=True)
-    ]
 
 
 def _these(arms: pl.DataFrame, what: str) -> str:

@@ -12,8 +12,9 @@ from prefdelta.forecast.overlap import Overlap
 from prefdelta.forecast.predictor import read_predictor
 from prefdelta.forecast.requests import Requests, answer_requests
 from prefdelta.forecast.settings import WhatIfFigureSettings
-from prefdelta.forecast.whatif import MANY_PASSES, WhatIf, answer_whatif, arm_names
+from prefdelta.forecast.whatif import MANY_PASSES, WhatIf, answer_whatif
 from prefdelta.measure import plotting
+from prefdelta.measure.verdict import arm_names
 from prefdelta.tables.io import read_result_csv
 
 MANY_MATRICES = 4  # more of them are plotted only where three pair sets or more are compared

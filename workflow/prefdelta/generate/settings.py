@@ -81,6 +81,12 @@ class PredictionsSettings(Strict):
     seed: int
 
 
+class TemperaturesSettings(PredictionsSettings):
+    """Of `evaluate_temperatures`."""
+
+    temperatures: list[float]
+
+
 class GenerationRun(Strict):
     """How a job that completes prompts is run. ``generator``: the name under which ``requests`` stand in `run.generators`."""
 

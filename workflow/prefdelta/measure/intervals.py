@@ -1,9 +1,10 @@
 """Intervals and tests of accuracies, differences and other contrasts of arms: a bootstrap over items nested in training seeds."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,11 @@ class Interval:
         """The interval of an ``estimate`` with a standard ``error`` that has so many degrees of ``freedom``."""
         half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
         return cls(estimate, estimate - half, estimate + half, error, freedom)
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Interval":
+        """The interval that a table's ``row`` holds."""
+        return cls(**{field.name: row[field.name] for field in fields(cls)})
 
     @property
     def p_value(self) -> float:

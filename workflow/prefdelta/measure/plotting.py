@@ -30,8 +30,8 @@ matplotlib.rcParams.update(
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#333333")
 CRITERION_COLOURS = dict(zip(CRITERIA, COLOURS, strict=True))
 GREY = "#777777"
-GAIN = "gain over the base policy (points of sampled accuracy)"
-GAIN_IN_TWO_LINES = GAIN.replace(" (", "\n(")
+GAINS = "gain over the base policy (points; hollow: greedy answers)"
+GAIN_IN_TWO_LINES = "gain over the base policy\n(points of sampled accuracy)"
 
 
 def colour(index: int) -> str:
@@ -55,9 +55,10 @@ def offset(index: int, n: int) -> float:
     return 0.18 * (index - (n - 1) / 2)
 
 
-def dots(panel: Axes, rows: pl.DataFrame, places: Sequence[float], index: int, name: str) -> None:
+def dots(panel: Axes, rows: pl.DataFrame, places: Sequence[float], index: int, name: str, *, hollow: bool = False) -> None:
     """Estimates with their intervals, at ``places`` on the vertical axis."""
-    panel.errorbar(rows["estimate"], places, xerr=errors(rows), fmt="o", ms=4, lw=1.4, color=colour(index), label=name)
+    fill = "white" if hollow else None
+    panel.errorbar(rows["estimate"], places, xerr=errors(rows), fmt="o", ms=4, lw=1.4, color=colour(index), mfc=fill, label=name)
 
 
 def by_ability(gains: pl.DataFrame, side: str) -> list[str]:

@@ -1,5 +1,7 @@
 """Scores of evaluation items, from predictions: what accuracies, gains and their intervals are made of."""
 
+import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,25 +41,50 @@ class Scores:
         return self.suite, self.task, self.decoding
 
 
-def item_scores(files: Sequence[Path], most_ungraded: float) -> list[list[Scores]]:
-    """Of each of ``files`` (`Predictions`) the scores of every suite, and of each task of those that have several.
+_KEYS = ["suite", "decoding", "task", "item_id"]
 
-    An item's score is the mean over its samples that are graded. An item of which none is graded in one of the files is left out
-    of all: they are compared item by item. Raises ScoresError where more than the share ``most_ungraded`` of a file is ungraded.
+
+def item_scores(files: Sequence[Path], most_ungraded: float) -> list[list[Scores]]:
+    """Of each of ``files`` (`Predictions`) the `scores_at` 1 of every suite, and of each task of those that have several.
+
+    Raises ScoresError as `item_counts`.
     """
-    keys = ["suite", "decoding", "task", "item_id"]
-    means = []
-    for file in files:
-        frame = read_table(file, Predictions)
-        if (share := frame["correct"].null_count() / max(len(frame), 1)) > most_ungraded:
-            raise ScoresError(
-                f"{share:.1%} of the answers in {file} could not be graded, above gates.ungraded {most_ungraded}: see its rows "
-                "without `correct`, and the log of the job that made it"
-            )
-        score, ungraded = 100 * pl.col("correct").mean(), pl.col("correct").null_count()
-        means.append(frame.group_by(keys).agg(score=score, ungraded=ungraded).sort(keys))
-    unknown = pl.concat(table.filter(pl.col("score").is_null()).select(keys) for table in means)
+    return scores_at([item_counts(read_table(file, Predictions), file, most_ungraded) for file in files])
+
+
+def item_counts(answers: pl.DataFrame, file: Path, most_ungraded: float) -> pl.DataFrame:
+    """How many ``answers`` (`Predictions` of ``file``) to each item, by suite, decoding and task, are right, graded and ungraded.
+
+    Raises ScoresError where more than the share ``most_ungraded`` of them is ungraded.
+    """
+    if (share := answers["correct"].null_count() / max(len(answers), 1)) > most_ungraded:
+        raise ScoresError(
+            f"{share:.1%} of the answers in {file} could not be graded, above gates.ungraded {most_ungraded}: see its rows "
+            "without `correct`, and the log of the job that made it"
+        )
+    correct = pl.col("correct")
+    return answers.group_by(_KEYS).agg(right=correct.sum(), graded=correct.count(), ungraded=correct.null_count()).sort(_KEYS)
+
+
+def scores_at(counts: Sequence[pl.DataFrame], k: int = 1) -> list[list[Scores]]:
+    """Of each of ``counts`` (`item_counts`) the scores of every suite, and of each task of those that have several.
+
+    An item's score is `pass_at` ``k``: for 1, the mean over its samples that are graded. An item with fewer than ``k`` graded
+    samples in one of ``counts`` is left out of all: they are compared item by item.
+    """
+    score = 100 * pass_at(k, pl.col("graded"), pl.col("right"))
+    means = [table.select(*_KEYS, "ungraded", score=pl.when(pl.col("graded") >= k).then(score)) for table in counts]
+    unknown = pl.concat(table.filter(pl.col("score").is_null()).select(_KEYS) for table in means)
     return [_scores(table, unknown) for table in means]
+
+
+def pass_at(k: int, n: pl.Expr, c: pl.Expr) -> pl.Expr:
+    """The chance that of ``k`` samples of an item at least one is right, from ``n`` >= k samples of which ``c`` are.
+
+    It is 1 - C(n - c, k) / C(n, k), without bias (Chen et al. 2021, arXiv 2107.03374, equation 1).
+    """
+    n, c = n.cast(pl.Int64), c.cast(pl.Int64)
+    return 1 - functools.reduce(operator.mul, [(n - c - drawn).clip(lower_bound=0) / (n - drawn) for drawn in range(k)])
 
 
 def _scores(means: pl.DataFrame, unknown: pl.DataFrame) -> list[Scores]:

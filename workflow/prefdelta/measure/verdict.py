@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import polars as pl
+
 from prefdelta.measure.intervals import LEVEL, Interval, holm
 
 
@@ -75,3 +77,12 @@ def percentile_verdict(estimate: float, ci_low: float, ci_high: float, digits: i
     p_value = 1.0 if ci_low <= 0 <= ci_high else 0.0
     row = {"estimate": estimate, "adjusted_low": ci_low, "adjusted_high": ci_high, "p_holm": p_value, "equivalent_within": None}
     return verdict(row, digits, words)
+
+
+def arm_names(arms: pl.DataFrame) -> list[str]:
+    """Short names of ``arms``, which have their words as columns: without the words in which they all agree."""
+    varying = [word for word in ("policy", "method", "judge") if arms[word].n_unique() > 1]
+    return [
+        ", ".join([*(row[word] for word in varying), f"{row['chosen']} over {row['rejected']}", row["selection"]])
+        for row in arms.iter_rows(named=True)
+    ]

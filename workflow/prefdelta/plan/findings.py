@@ -10,12 +10,15 @@ from prefdelta.findings.settings import (
     FigureSettings,
     GeneratorDeltasSettings,
     PrimaryContrast,
+    SharpeningSettings,
+    ShiftedArm,
     SuitesSettings,
 )
 from prefdelta.measure.settings import ArmSettings, Bootstrap, ComparedArm, SuiteSettings
 from prefdelta.plan.checkpoints import base
 from prefdelta.plan.job import Files, Job
 from prefdelta.plan.pairs import pair_file
+from prefdelta.plan.shift import held_out
 from prefdelta.study import paths
 from prefdelta.study.generators import CheckpointGenerator
 from prefdelta.study.lattice import (
@@ -188,6 +191,36 @@ def plot_capability(study: Study, words: Mapping[str, str]) -> Job:
     return Job({"table": table(study, "capability")}, SuitesSettings(suites=list(study.suites)))
 
 
+def tabulate_sharpening(study: Study, words: Mapping[str, str]) -> Job:
+    """All arms that an experiment trains."""
+    arms = [
+        ShiftedArm(
+            **vars(arm),
+            beta=study.methods[arm.method].beta,
+            held_out=held_out(study, arm.cells[0].chosen, arm.cells[0].rejected)[1],
+        )
+        for arm in with_cells(study, trained_arms(study))
+    ]
+    cells, policies = trained_cells(study), list(dict.fromkeys(arm.policy for arm in arms))
+    tempered = policies if study.evaluation.temperatures else []
+    inputs: dict[str, Files] = {
+        "evals": eval_files(study, cells),
+        "bases": base_evals(study, policies),
+        "tempered": {policy: paths.EVAL_TEMPERATURES.format(study=study.study, model=policy) for policy in tempered},
+        "shifts": eval_files(study, cells, paths.SHIFT),
+        "base_shifts": {policy: paths.SHIFT_BASE.format(study=study.study, model=policy) for policy in policies},
+        "manifests": eval_files(study, cells, paths.CHECKPOINT),
+    }
+    settings = SharpeningSettings(
+        arms=arms, suites=list(study.suites), temperature=study.evaluation.temperature, bootstrap=bootstrap(study)
+    )
+    return Job(inputs, settings)
+
+
+def plot_sharpening(study: Study, words: Mapping[str, str]) -> Job:
+    return Job({"table": table(study, "sharpening")}, SuiteSettings(study=study.study, suite=study.answered_suite))
+
+
 def tabulate_generator_deltas(study: Study, words: Mapping[str, str]) -> Job:
     settings = GeneratorDeltasSettings(sides=judged_sides(study), bootstrap=bootstrap(study))
     return Job({"traces": all_traces(study), "ratings": all_ratings(study)}, settings)
@@ -243,7 +276,7 @@ def tabulate_claims(study: Study, words: Mapping[str, str]) -> Job:
         Question(experiment=name, question=experiment.question, caveat=experiment.caveat)
         for name, experiment in study.trained.items()
     ]
-    tables = ("regressions", "capability", "prediction", "judge_audit", "delta_correction")
+    tables = ("regressions", "sharpening", "capability", "prediction", "judge_audit", "delta_correction")
     inputs: dict[str, Files] = {name: table(study, name) for name in tables}
     inputs["experiments"] = {name: table(study, name) for name in study.trained}
     settings = ClaimsSettings(

@@ -1,6 +1,6 @@
 """Plans of jobs that complete prompts: traces and evaluations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from prefdelta.generate.settings import (
     ApiSettings,
@@ -8,11 +8,13 @@ from prefdelta.generate.settings import (
     DatasetSettings,
     GenerationRun,
     PredictionsSettings,
+    TemperaturesSettings,
     TracesSettings,
 )
 from prefdelta.plan.checkpoints import base, inference, model_run
 from prefdelta.plan.job import Job, derived_seed
 from prefdelta.plan.problems import local_files, suites, task_files, task_modules
+from prefdelta.run.errors import ConfigError
 from prefdelta.study import paths
 from prefdelta.study.endpoints import VllmEndpoint
 from prefdelta.study.generators import CheckpointGenerator, DatasetGenerator, OpenAIGenerator
@@ -114,7 +116,7 @@ def sample_traces(study: Study, words: Mapping[str, str]) -> Job:
     )
 
 
-def _evaluation(study: Study, model: str, manifest: str) -> Job:
+def _evaluation(study: Study, model: str, manifest: str, temperatures: Sequence[float] = ()) -> Job:
     evaluation = study.evaluation
     by_task = {
         task: source.samples
@@ -122,13 +124,16 @@ def _evaluation(study: Study, model: str, manifest: str) -> Job:
         for task, source in suite.items()
         if isinstance(source, BenchmarkSource) and source.samples
     }
-    settings = PredictionsSettings(
-        backend=_checkpoint(study, model, study.backend),
-        sampling=evaluation.changed(),
-        samples_by_task=by_task,
-        greedy=evaluation.greedy,
-        seed=evaluation.seed,
-    )
+    content = {
+        "backend": _checkpoint(study, model, study.backend),
+        "sampling": evaluation.changed(),
+        "samples_by_task": by_task,
+        "greedy": evaluation.greedy,
+        "seed": evaluation.seed,
+    }
+    settings = PredictionsSettings.model_validate(content)
+    if temperatures:
+        settings = TemperaturesSettings.model_validate({**content, "greedy": False, "temperatures": list(temperatures)})
     tasks = {task: None for suite in study.suites.values() for task in suite}
     starts = backend_modules(study.backend) + task_modules(tasks)
     files = {"manifest": manifest, "suites": suites(study), "task_files": task_files(study)}
@@ -137,6 +142,13 @@ def _evaluation(study: Study, model: str, manifest: str) -> Job:
 
 def evaluate_base(study: Study, words: Mapping[str, str]) -> Job:
     return _evaluation(study, words["model"], base(study, words["model"]))
+
+
+def evaluate_temperatures(study: Study, words: Mapping[str, str]) -> Job:
+    """Raises ConfigError where the study has no other temperatures."""
+    if not study.evaluation.temperatures:
+        raise ConfigError(f"evaluation.temperatures of study {study.study} is empty: list some there")
+    return _evaluation(study, words["model"], base(study, words["model"]), study.evaluation.temperatures)
 
 
 def evaluate_checkpoint(study: Study, words: Mapping[str, str]) -> Job:

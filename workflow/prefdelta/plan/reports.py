@@ -17,7 +17,7 @@ def render_answers(study: Study, words: Mapping[str, str]) -> Job:
     for name, experiment in study.experiments.items():
         shown = [name, "regressions"] if experiment.figure == "grid" else [name]
         figures[experiment.question] = figures.get(experiment.question, []) + shown
-    names = [*study.experiments, "regressions", "judge_audit", "prediction"]
+    names = [*study.experiments, "sharpening", "regressions", "judge_audit", "prediction"]
     settings = AnswersSettings(
         study=study.study,
         suite=study.answered_suite,
@@ -52,7 +52,7 @@ def what_seeds_vary(study: Study) -> str:
 
 def reported(study: Study) -> list[str]:
     """Everything that the report shows."""
-    figures = [*study.experiments, "capability", "judge_audit", "balance", "whatif"]
+    figures = [*study.experiments, "sharpening", "capability", "judge_audit", "balance", "whatif"]
     profiles = [name for name in study.experiments if name not in study.trained]
     pages = [file.replace(".parquet", ".html") for name in profiles for file in profile_pairs(study, name).values()]
     return [

@@ -1,6 +1,8 @@
 """How completions are drawn."""
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import Field, model_validator
 
 from prefdelta.study.strict import Count, Strict
 
@@ -38,4 +40,16 @@ class Evaluation(Sampling):
     """How every checkpoint is evaluated: ``samples`` at ``temperature`` (avg@k), and once greedily."""
 
     greedy: bool = Field(default=True, description="also one greedy answer to each item")
+    temperatures: list[Annotated[float, Field(gt=0)]] = Field(
+        default=[],
+        description="the untuned policies answer at these, too: `tables/sharpening.csv` tells what a trained arm gains from what "
+        "another temperature would",
+    )
     seed: int = Field(default=0, description="of all sampled answers")
+
+    @model_validator(mode="after")
+    def _other_temperatures(self) -> "Evaluation":
+        given = [self.temperature, *self.temperatures]
+        if twice := [value for value in self.temperatures if given.count(value) > 1]:
+            raise ValueError(f"temperatures: {twice[0]} is there twice; the evaluation's own is evaluated anyway")
+        return self

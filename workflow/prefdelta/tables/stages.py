@@ -104,6 +104,50 @@ class Predictions(Table):
         unique = ["item_id", "decoding", "sample"]
 
 
+class Tempered(Table):
+    """One row for each sampled answer of an untuned policy at another temperature. Key: item_id, temperature, sample.
+
+    The other columns are those of `Predictions`.
+    """
+
+    item_id: str
+    suite: str
+    task: str
+    temperature: float = pa.Field(gt=0)
+    sample: int = pa.Field(ge=0)
+    text: str
+    answer: str = pa.Field(nullable=True)
+    correct: bool = pa.Field(nullable=True)
+    n_tokens: int = pa.Field(ge=0)
+    finish_reason: str = pa.Field(isin=["stop", "length"])
+
+    class Config:
+        unique = ["item_id", "temperature", "sample"]
+
+
+class Shifts(Table):
+    """One row for each text whose log-probability a checkpoint and its untuned policy give. Key: kind, temperature, key.
+
+    ``kind``: `answer` (the checkpoint's own, sampled, to the evaluation item ``key``, which is of ``suite`` and ``task``), or
+    `chosen` and `rejected` (the traces of the held-out pair ``key``). ``logp`` and ``base_logp`` are of the softmax at
+    ``temperature``, under the checkpoint and under the untuned policy; ``entropy`` is that of the checkpoint's next tokens. All
+    are nats, summed over the ``n_tokens`` tokens of the completion, its end included.
+    """
+
+    kind: str = pa.Field(isin=["answer", "chosen", "rejected"])
+    temperature: float = pa.Field(gt=0)
+    key: str
+    suite: str = pa.Field(nullable=True)
+    task: str = pa.Field(nullable=True)
+    logp: float = pa.Field(le=0)
+    base_logp: float = pa.Field(le=0)
+    entropy: float = pa.Field(ge=0)
+    n_tokens: int = pa.Field(ge=0)
+
+    class Config:
+        unique = ["kind", "temperature", "key"]
+
+
 def _rating() -> Any:
     return pa.Field(ge=LEVELS[0], le=LEVELS[-1])
 

@@ -3,10 +3,14 @@
 import logging
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from trl.trainer.utils import add_fused_lm_head
 
 from prefdelta.checkpoints.load import CheckpointError, load_model, load_tokenizer
@@ -38,27 +42,10 @@ def compute_reference(
     dtype = "auto" if settings.arithmetic in ("auto", "auto-bf16") else "float32"
     mixed = settings.arithmetic in ("bf16", "auto-bf16")
     model = load_model(checkpoint, dtype).to(device).eval()
-    add_fused_lm_head(model)  # as in training: the logits of a batch may not fit in memory
     frame = read_table(traces, Traces)
     whole = tokenised(tokenizer, frame["prompt"].to_list(), frame["text"].to_list(), settings.chat)
-    cut = [ids[: settings.max_length] for ids, _ in whole]
-    order = sorted(range(len(cut)), key=lambda row: -len(cut[row]))
-    logps = [0.0] * len(cut)
-    started = time.monotonic()
-    for begin in range(0, len(order), run.batch_size):
-        rows = order[begin : begin + run.batch_size]
-        batch = tokenizer.pad({"input_ids": [cut[row] for row in rows]}, return_tensors="pt").to(device)
-        positions = torch.arange(batch["input_ids"].shape[1], device=device)
-        begins = torch.tensor([whole[row][1] for row in rows], device=device)[:, None]
-        completion = (positions >= begins) & batch["attention_mask"].bool()
-        labels = batch["input_ids"].masked_fill(~completion, -100)
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-            token_logps = model(**batch, labels=labels, fused_lm_head=True).log_probs
-        for row, logp in zip(rows, token_logps.sum(1).tolist(), strict=True):
-            logps[row] = logp
-        done = begin + len(rows)
-        left = (time.monotonic() - started) / done * (len(order) - done)
-        log.info("reference of %d of %d traces, about %.0f s left", done, len(order), left)
+    cut = [(ids[: settings.max_length], start) for ids, start in whole]
+    logps = completion_sums(model, tokenizer, cut, run.batch_size, mixed=mixed)[:, 0].tolist()
     wrong = [name for name, logp in zip(frame["trace_id"], logps, strict=True) if not math.isfinite(logp)]
     if wrong:
         raise CheckpointError(
@@ -67,3 +54,39 @@ def compute_reference(
         )
     lengths = {"n_prompt_tokens": [start for _, start in whole], "n_tokens": [len(ids) - start for ids, start in whole]}
     write_table(pl.DataFrame({"trace_id": frame["trace_id"], "logp": logps, **lengths}), References, references)
+
+
+def completion_sums(
+    model: Any,
+    tokenizer: Any,
+    sequences: Sequence[tuple[list[int], int]],
+    batch_size: int,
+    *,
+    temperature: float = 1.0,
+    outputs: tuple[str, ...] = ("log_probs",),
+    mixed: bool = False,
+) -> NDArray[np.float64]:
+    """(sequences, outputs): what TRL's fused head has for each completion token, summed over the completion (nats).
+
+    ``sequences``: token ids, and where the completion begins. ``outputs``: `log_probs` and `entropy` of the softmax of the logits
+    divided by ``temperature``. ``tokenizer`` pads on the right; batches hold sequences of similar length, the longest first.
+    """
+    add_fused_lm_head(model, temperature=temperature, outputs=outputs)  # as in training: the logits of a batch may not fit
+    order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row][0]))
+    sums = np.zeros((len(sequences), len(outputs)))
+    started = time.monotonic()
+    for begin in range(0, len(order), batch_size):
+        rows = order[begin : begin + batch_size]
+        batch = tokenizer.pad({"input_ids": [sequences[row][0] for row in rows]}, return_tensors="pt").to(model.device)
+        positions = torch.arange(batch["input_ids"].shape[1], device=model.device)
+        begins = torch.tensor([sequences[row][1] for row in rows], device=model.device)[:, None]
+        completion = (positions >= begins) & batch["attention_mask"].bool()
+        labels = batch["input_ids"].masked_fill(~completion, -100)
+        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=mixed):
+            found = model(**batch, labels=labels, fused_lm_head=True)
+        for place, name in enumerate(outputs):
+            sums[rows, place] = found[name].sum(1).cpu()
+        done = begin + len(rows)
+        left = (time.monotonic() - started) / done * (len(order) - done)
+        log.info("log-probabilities of %d of %d texts, about %.0f s left", done, len(order), left)
+    return sums
