@@ -1,7 +1,6 @@
 """Figures of experiments: a kind for each sort of question, plotted from the table, with the answer in words as caption."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -35,7 +34,7 @@ def plot_experiment(table: Path, figure: Path, *, settings: FigureSettings) -> N
 
 
 def answer_experiment(results: pl.DataFrame, arms: list[str], suite: str) -> list[str]:
-    """A line for each arm: sampled accuracy on ``suite`` against the base policy and controls, and greedy against the base; the arm
+    """A line for each arm: sampled accuracy on ``suite`` against the base policy and controls, and greedy against the base; that
     of the primary contrast first."""
     shown = results.filter(suite=suite)
     lines = []
