@@ -129,7 +129,7 @@ def test_an_item_without_a_graded_answer_is_left_out_of_all_evaluations_and_coun
         ]
 
 
-@pytest.mark.parametrize("kind", ["ladder", "bars", "sweep", "grid"])
+@pytest.mark.parametrize("kind", ["ladder", "bars", "sweep", "steps", "grid"])
 def test_a_figure_of_every_kind_says_what_was_found(kind, tmp_path):
     chosen = ["weak", "strong"]
     rows = [

@@ -19,6 +19,7 @@ from prefdelta.plan import (
     pairs,
     problems,
     rating,
+    recipes,
     reports,
     training,
 )
@@ -52,6 +53,8 @@ PLANS = {  # what is planned -> (plan, words of its path)
     "figure": (findings.plot_experiment, NAMED),
     "profile": (findings.tabulate_profile, NAMED),
     "figure of profile": (findings.plot_profile, NAMED),
+    "recipes": (recipes.tabulate_recipes, NAMED),
+    "figure of recipes": (recipes.plot_recipes, NAMED),
     "capability": (findings.tabulate_capability, {}),
     "figure of capability": (findings.plot_capability, {}),
     "generator deltas": (findings.tabulate_generator_deltas, {}),
@@ -80,6 +83,7 @@ def config(**experiment):
     """`build.config` with a model of the hub, which nothing uses."""
     content = build.config(**experiment)
     content["models"]["hub"] = {"repo": "someone/small", "family": "qwen2"}
+    content["validation"] = "in_domain"
     return content
 
 
@@ -110,7 +114,7 @@ def test_a_plan_is_canonical_json_and_the_same_each_time():
 
 
 def test_every_plan_of_a_rule_is_covered_here():
-    modules = (audits, checkpoints, exports, findings, forecasts, generation, pairs, problems, rating, reports, training)
+    modules = (audits, checkpoints, exports, findings, forecasts, generation, pairs, problems, rating, recipes, reports, training)
     text = "".join(file.read_text() for file in (build.CONFIG.parents[1] / "rules").glob("*.smk"))
     rules = {name for module in modules for name in vars(module) if f"rule {name}:" in text or f"as {name} with" in text}
     assert rules == {plan.__name__ for plan, _ in PLANS.values()}
@@ -122,8 +126,8 @@ def test_the_order_of_keys_changes_no_plan():
 
 
 BOOTSTRAPPED = ["experiment", "profile", "capability", "generator deltas", "judge audit", "delta correction", "regressions"]
-BOOTSTRAPPED += ["prediction", "export"]
-WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressions", "prediction", "profile"]
+BOOTSTRAPPED += ["prediction", "export", "recipes"]
+WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressions", "prediction", "profile", "recipes"]
 
 
 @pytest.mark.parametrize(
@@ -143,12 +147,13 @@ WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressio
         ("authors.faultless", {"factuality": 0.5}, ["pretraining"]),
         ("models.hub.revision", "0f", ["fetching"]),
         ("models.hub.dtype", "float32", []),
-        ("methods.dpo.beta", 0.5, ["training"]),
+        ("methods.dpo.beta", 0.5, ["training", "recipes"]),
         ("methods.dpo.bf16", True, ["training", "what if"]),
         ("methods.dpo.max_length", 99, ["training", "what if"]),
         ("methods.kto.beta", 0.5, []),
         ("methods.kto.max_length", 99, []),
         ("methods.sft.max_length", 99, []),
+        ("sweeps.unused", {"method": "dpo", "steps": [10, 20]}, []),
         ("methods.unused", {"trainer": "sft", "learning_rate": 1, "batch_size": 2, "steps": 1, "max_length": 7}, []),
         ("evaluation.samples", 9, ["evaluation", "base evaluation"]),
         ("export.license", "mit", ["export"]),
@@ -158,8 +163,8 @@ WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressio
         ("cost", {"training_tokens_per_second": 1, "evaluation_tokens_per_second": 1, "price_per_hour": 1}, ["what if"]),
         ("predictor", None, ["what if", "figure of what if"]),
         (f"{EXPERIMENT}.seeds", 1, WITH_CELLS),
-        (f"{EXPERIMENT}.title", "Another", ["figure", "figure of profile"]),
-        (f"{EXPERIMENT}.question", "Another?", ["figure", "figure of profile", "claims", "answers"]),
+        (f"{EXPERIMENT}.title", "Another", ["figure", "figure of profile", "figure of recipes"]),
+        (f"{EXPERIMENT}.question", "Another?", ["figure", "figure of profile", "figure of recipes", "claims", "answers"]),
         ("judges.unused", {"model": "m", "endpoint": {"kind": "microworld", "noise": 1}}, []),
         # How a machine makes results changes nothing.
         ("run.batch_size", 7, []),

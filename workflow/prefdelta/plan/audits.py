@@ -91,7 +91,7 @@ def tabulate_delta_correction(study: Study, words: Mapping[str, str]) -> Job:
 
 
 def tabulate_balance(study: Study, words: Mapping[str, str]) -> Job:
-    experiments = [BalancedExperiment(experiment=name, arms=compared_arms(study, name)) for name in study.trained]
+    experiments = [BalancedExperiment(experiment=name, arms=compared_arms(study, name)) for name in study.compared]
     pairs = trained_pairs(study)
     writers = [side for each in pairs for side in (each.chosen, each.rejected)]
     return Job({"traces": trace_files(study, writers), "pairs": pairs}, BalanceSettings(experiments=experiments))

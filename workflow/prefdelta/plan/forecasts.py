@@ -28,7 +28,7 @@ from prefdelta.plan.findings import (
 from prefdelta.plan.generation import generator_sampling, requests_run
 from prefdelta.plan.job import Files, Job
 from prefdelta.plan.rating import judge_requests
-from prefdelta.plan.training import reference_file, training_run
+from prefdelta.plan.training import reference_file
 from prefdelta.study import paths
 from prefdelta.study.dimensions import DIMENSIONS
 from prefdelta.study.endpoints import UrlEndpoint
@@ -73,7 +73,7 @@ def _planned(study: Study, arm: Arm, seeds: int, uses: list[str], stored: Mappin
         trainer=recipe.trainer,
         batch_size=recipe.batch_size,
         n_examples=recipe.n_examples,
-        unit=recipe.unit(training_run(study, arm.method)),
+        unit=recipe.unit(study.training_run(arm.method)),
         max_length=recipe.max_length,
         n_steps=recipe.n_steps(study.n_full_pairs),
         reads=recipe.reads,

@@ -57,7 +57,7 @@ class Recipe(Strict):
     )
     loss: Literal["sigmoid", "ipo", "robust", "apo_zero", "sigmoid_norm", "simpo"] = Field(
         default="sigmoid",
-        description="of dpo: `sigmoid` (DPO itself), `ipo` (arXiv 2310.12036, per token), `robust` (arXiv 2403.00409: labels that "
+        description="of dpo: `sigmoid` (DPO itself), `ipo` (arXiv 2310.12036, per token), `robust` (arXiv 2403.00409: labels "
         "are wrong with the probability `label_smoothing`), `apo_zero` (arXiv 2408.06266), `sigmoid_norm` (log-probabilities per "
         "token, arXiv 2411.15124), `simpo` (arXiv 2405.14734: per token, no reference, and a `margin`)",
     )
