@@ -9,7 +9,8 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from prefdelta.plan import audits, checkpoints, exports, findings, forecasts
-from prefdelta.plan import generation, pairs, problems, rating, recipes, reports, training
+from prefdelta.plan import generation, pairs, problems, rating, recipes, reports
+from prefdelta.plan import training
 from prefdelta.report.settings import ReportRun
 from prefdelta.run import codebook, session, warm
 from prefdelta.run.errors import ConfigError

@@ -42,13 +42,13 @@ def tabulate_judge_audit(study: Study, words: Mapping[str, str]) -> Job:
     judges = []
     for name, generators in judged_sides(study).items():
         judge = study.judges[name]
-        asked = None if isinstance(judge.endpoint, FileEndpoint) else judge.choices_per_request
+        uncounted = isinstance(judge.endpoint, FileEndpoint) or judge.step_coherence == "prefix"
         judges.append(
             AuditedJudge(
                 judge=name,
                 generators=generators,
                 family=judge_family(study, name),
-                choices_per_request=asked,
+                choices_per_request=None if uncounted else judge.choices_per_request,
                 separate_dimensions=judge.separate_dimensions,
             )
         )

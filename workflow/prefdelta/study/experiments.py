@@ -31,9 +31,9 @@ class Experiment(Strict):
     question: str = Field(description="that it answers")
     caveat: str = Field(description="what its answer can't say")
     figure: Literal["ladder", "bars", "sweep", "steps", "grid", "recipes", "profile"] = Field(
-        description="`ladder` (gain by generator-level delta), `bars`, `sweep` (gain by number of pairs), `steps` (gain by steps, "
-        "a line for each selection), `grid` (chosen by rejected), `recipes` (which recipe of each method is best, on average over the "
-        "pairs), `profile` (distributions of deltas; trains nothing)"
+        description="`ladder` (gain by generator-level delta), `bars`, `sweep` (gain by number of pairs), `steps` (gain by "
+        "steps), `grid` (chosen by rejected), `recipes` (each method's best recipe, on average over the pairs), `profile` "
+        "(distributions of deltas; trains nothing)"
     )
     chosen: list[str] = Field(min_length=1, description="generators of the chosen side")
     rejected: list[str] = Field(min_length=1, description="generators of the rejected side")
