@@ -218,7 +218,10 @@ def test_a_reference_is_of_one_length_and_arithmetic_so_another_method_concerns_
     usual, short = (training.train_policy(loaded, {**CELL, "method": method}).files["references"] for method in ("dpo", "short"))
     assert usual == training.train_policy(load_study(config()), CELL).files["references"]
     assert all("/64-bf16/" in file for file in short)
-    assert not training.train_policy(loaded, {**CELL, "method": "sft"}).files["references"]
+    simpo = study["methods"]["dpo"] | {"loss": "simpo", "margin": 0.5}
+    for method in ("sft", "simpo"):  # have none
+        loaded = load_study(study | {"methods": study["methods"] | {"simpo": simpo}})
+        assert not training.train_policy(loaded, {**CELL, "method": method}).files["references"]
 
 
 def test_a_figure_needs_what_it_shows():

@@ -59,9 +59,9 @@ def rate_traces(
     2510.20603 does), and the rating is the mean of theirs as a whole level, halves up; it is missing where that of one step is.
     ``manifest`` is that of the checkpoint that an endpoint of kind ``vllm`` or ``transformers`` serves; ``labels`` are the
     ratings of one of kind ``file``, which is no endpoint (`labels`, LabelsError). What the store knows is not asked again. An
-    answer that can't be read is asked for once more, with another seed and without a schema. Raises JudgeError where the endpoint refuses
-    requests, stays out of reach, or gives no readable rating at all: none is made up. What is too long for the model is missing;
-    what is too long for a run setting is a JudgeError, once all else is in the store.
+    answer that can't be read is asked for once more, with another seed and without a schema. Raises JudgeError where the
+    endpoint refuses requests, stays out of reach, or gives no readable rating at all: none is made up. What is too long for the
+    model is missing; what is too long for a run setting is a JudgeError, once all else is in the store.
     """
     judge, asked = settings.settings, read_table(traces, Traces).select("trace_id", "prompt", "text")
     if isinstance(judge.endpoint, FileEndpoint):
@@ -151,13 +151,11 @@ class _Rated:
     def _request(self, unit: int, repeat: int) -> Body:
         row, dimensions, step = self._of(unit)
         _, problem, trace = self.traces.row(row)
-        if step is None:
-            asked, key = rubric.messages(problem, trace, dimensions), (dimensions, problem, trace)
-        else:
-            begin, end = self.steps[step].tolist()
-            asked, key = rubric.step_messages(problem, trace, (begin, end)), (dimensions, problem, trace, begin)
+        span = () if step is None else self.steps[step].tolist()
+        asked = rubric.step_messages(problem, trace, span) if span else rubric.messages(problem, trace, dimensions)
         # Servers draw the choices of one request from successive seeds (vLLM does), so each repeat has its own.
-        return {**self.settings, "messages": asked, "seed": client.request_seed(self.seed, *key) + repeat}
+        drawn = client.request_seed(self.seed, dimensions, problem, trace, *span) + repeat
+        return {**self.settings, "messages": asked, "seed": drawn}
 
     def _first(self, number: int) -> Body:
         unit, place = divmod(number, len(self.firsts))
