@@ -118,23 +118,6 @@ use rule plot_capability as plot_experiment with:
         "Figure of {wildcards.experiment}"
 
 
-use rule plot_capability as plot_profile with:
-    input:
-        unpack(inputs(findings.plot_profile)),
-    output:
-        **figure("{experiment}", "Findings", "{experiment}", "{experiment}"),
-    log:
-        "results/{study}/logs/figures/{experiment}.log",
-    benchmark:
-        "results/{study}/benchmarks/figures/{experiment}.tsv"
-    wildcard_constraints:
-        experiment=PROFILED,
-    params:
-        **plot_params(findings.plot_profile),
-    message:
-        "Figure of {wildcards.experiment}"
-
-
 use rule plot_capability as plot_recipes with:
     input:
         unpack(inputs(recipes.plot_recipes)),
@@ -148,6 +131,23 @@ use rule plot_capability as plot_recipes with:
         experiment=SWEPT,
     params:
         **plot_params(recipes.plot_recipes),
+    message:
+        "Figure of {wildcards.experiment}"
+
+
+use rule plot_capability as plot_profile with:
+    input:
+        unpack(inputs(findings.plot_profile)),
+    output:
+        **figure("{experiment}", "Findings", "{experiment}", "{experiment}"),
+    log:
+        "results/{study}/logs/figures/{experiment}.log",
+    benchmark:
+        "results/{study}/benchmarks/figures/{experiment}.tsv"
+    wildcard_constraints:
+        experiment=PROFILED,
+    params:
+        **plot_params(findings.plot_profile),
     message:
         "Figure of {wildcards.experiment}"
 

@@ -27,6 +27,19 @@ class FigureSettings(Strict):
     suites: list[str]
 
 
+class SuitesSettings(Strict):
+    """Of `plot_capability`."""
+
+    suites: list[str]
+
+
+class GeneratorDeltasSettings(Strict):
+    """Of `tabulate_generator_deltas`. ``sides``: judge -> generator -> its draws, which are pooled."""
+
+    sides: dict[str, dict[str, list[str]]]
+    bootstrap: Bootstrap
+
+
 class SweptRecipe(Strict):
     """A recipe, the ``method`` whose sweep it is of, and its cells on each of several pair sets."""
 
@@ -58,16 +71,3 @@ class RecipesFigureSettings(Strict):
     caveat: str
     validation: str
     answered: str
-
-
-class SuitesSettings(Strict):
-    """Of `plot_capability`."""
-
-    suites: list[str]
-
-
-class GeneratorDeltasSettings(Strict):
-    """Of `tabulate_generator_deltas`. ``sides``: judge -> generator -> its draws, which are pooled."""
-
-    sides: dict[str, dict[str, list[str]]]
-    bootstrap: Bootstrap
