@@ -9,7 +9,8 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from prefdelta.plan import audits, checkpoints, exports, findings, forecasts
-from prefdelta.plan import generation, pairs, problems, rating, reports, shift, training
+from prefdelta.plan import generation, pairs, problems, rating, recipes, reports
+from prefdelta.plan import shift, training
 from prefdelta.report.settings import ReportRun
 from prefdelta.run import codebook, session, warm
 from prefdelta.run.errors import ConfigError
@@ -52,6 +53,7 @@ session.begin(workflow)
 if not HUB:  # beside their work, start-up is nothing
     warm.offer(workflow)
 PROFILES = [name for name in STUDY.experiments if name not in STUDY.trained]
+SWEEPS = [name for name in STUDY.trained if name not in STUDY.compared]
 
 
 onstart:

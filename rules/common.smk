@@ -103,7 +103,7 @@ def sized(model, mem_mb, runtime):
 
 
 def training_gpus(wildcards):
-    return training.training_run(STUDY, wildcards.method).gpus
+    return STUDY.training_run(wildcards.method).gpus
 
 
 def report_run(wildcards, threads):

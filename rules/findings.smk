@@ -1,6 +1,7 @@
 # Any name but those of tables that every study has: a wrong one is answered with the choices.
-TRAINED = rf"(?!({'|'.join([*RESERVED, *PROFILES])})\.)[^/.]+"
+TRAINED = rf"(?!({'|'.join([*RESERVED, *PROFILES, *SWEEPS])})\.)[^/.]+"
 PROFILED = "|".join(PROFILES) or "$^"
+SWEPT = "|".join(SWEEPS) or "$^"
 
 
 rule tabulate_capability:
@@ -83,6 +84,23 @@ use rule tabulate_capability as tabulate_profile with:
         "Table of {wildcards.experiment}"
 
 
+use rule tabulate_capability as tabulate_recipes with:
+    input:
+        unpack(inputs(recipes.tabulate_recipes)),
+    output:
+        **table("{experiment}", "Findings", "{experiment}", "{experiment}"),
+    log:
+        "results/{study}/logs/tables/{experiment}.log",
+    benchmark:
+        "results/{study}/benchmarks/tables/{experiment}.tsv"
+    wildcard_constraints:
+        experiment=SWEPT,
+    params:
+        **params(recipes.tabulate_recipes),
+    message:
+        "Table of {wildcards.experiment}"
+
+
 use rule plot_capability as plot_experiment with:
     input:
         unpack(inputs(findings.plot_experiment)),
@@ -96,6 +114,23 @@ use rule plot_capability as plot_experiment with:
         experiment=TRAINED,
     params:
         **plot_params(findings.plot_experiment),
+    message:
+        "Figure of {wildcards.experiment}"
+
+
+use rule plot_capability as plot_recipes with:
+    input:
+        unpack(inputs(recipes.plot_recipes)),
+    output:
+        **figure("{experiment}", "Findings", "{experiment}", "{experiment}"),
+    log:
+        "results/{study}/logs/figures/{experiment}.log",
+    benchmark:
+        "results/{study}/benchmarks/figures/{experiment}.tsv"
+    wildcard_constraints:
+        experiment=SWEPT,
+    params:
+        **plot_params(recipes.plot_recipes),
     message:
         "Figure of {wildcards.experiment}"
 

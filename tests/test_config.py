@@ -167,7 +167,9 @@ WRONG = {  # what is wrong -> (path of the change, value, what the message must 
     "a machine's setting as content": ("methods.dpo.micro_batch", 4, ["methods.dpo.micro_batch", "unknown key", "run.methods"]),
     "a typo": ("policies", ["polcy"], ["policies", "did you mean 'policy'"]),
     "a typo in a key": ("methods.dpo.learning_rat", 1, ["methods.dpo.learning_rat", "did you mean 'learning_rate'"]),
-    "normalised KTO": ("methods.kto.length_normalised", True, ["methods.kto", "length_normalised", "kto"]),
+    "a loss of DPO for KTO": ("methods.kto.loss", "sigmoid_norm", ["methods.kto", "loss", "kto"]),
+    "robust to nothing": ("methods.dpo.loss", "robust", ["methods.dpo", "label_smoothing", "robust"]),
+    "a margin without SimPO": ("methods.dpo.margin", 0.5, ["methods.dpo", "margin", "simpo", "sigmoid"]),
 }
 
 

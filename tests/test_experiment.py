@@ -193,7 +193,7 @@ def test_a_small_difference_is_equivalence_only_where_a_smallest_effect_is_confi
     assert (found["equivalent_within"], found["p_equivalent"]) == (None, None)
 
 
-@pytest.mark.parametrize("kind", ["ladder", "bars", "sweep", "grid"])
+@pytest.mark.parametrize("kind", ["ladder", "bars", "sweep", "steps", "grid"])
 def test_a_figure_of_every_kind_says_what_was_found(kind, tmp_path):
     chosen = ["weak", "strong"]
     rows = [

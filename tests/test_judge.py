@@ -418,6 +418,87 @@ def test_dimensions_asked_separately_get_the_ratings_that_they_get_together(tmp_
     assert len(entries(tmp_path / "store")) == 4 * 2 * (1 + 5)
 
 
+@pytest.mark.parametrize(
+    ("trace", "steps"),
+    [
+        ("a)+3 to 2=5; b)x2 to 5=0;#0;", ["a)+3 to 2=5", "b)x2 to 5=0", "#0"]),
+        ("First; so\n then\n\nLast", ["First; so\n then", "Last"]),
+        ("\n\nFirst; so\n then\n  \n", ["First; so", "then"]),
+        ("all in one", ["all in one"]),
+        (" ;\n ", []),
+    ],
+)
+def test_steps_stand_between_blank_lines_else_lines_else_semicolons(trace, steps):
+    assert [trace[begin:end] for begin, end in rubric.steps(trace)] == steps
+
+
+LINES = ["one two", "three four", "five six"]
+
+
+def lined(texts):
+    """As many traces as ``texts``."""
+    return TRACES.head(len(texts)).with_columns(text=pl.Series(texts))
+
+
+def by_step(levels, asked=None):
+    """A judge of single steps: gives each step of `LINES` its level (None: nothing that can be read), all else 4."""
+
+    def answered(n, body):
+        content = body["messages"][1]["content"]
+        if "<step " not in content:
+            return completion(*[json.dumps(dict.fromkeys(set(DIMENSIONS) - {"step_coherence"}, 4))] * body.get("n", 1))
+        step = content.rpartition("<step ")[2].splitlines()[1]
+        if asked is not None:
+            asked[step] = content
+        level = levels[LINES.index(step)]
+        return completion(*["Well" if level is None else json.dumps({"step_coherence": level})] * body.get("n", 1))
+
+    return answered
+
+
+def test_step_coherence_by_prefixes_sees_nothing_of_what_comes_later_and_is_the_mean(tmp_path):
+    asked = {}
+    with server(by_step([5, 1, 4], asked)) as (endpoint, bodies):
+        ratings = rate(tmp_path, endpoint, lined(["\n".join(LINES)]), step_coherence="prefix")
+    assert len(bodies) == 2 * (1 + 3)
+    for number, line in enumerate(LINES):
+        seen = [word for word in "\n".join(LINES).split() if word in asked[line]]
+        assert seen == " ".join(LINES[: number + 1]).split()
+        assert TRACES["prompt"][0] in asked[line]
+    fours = dict.fromkeys(DIMENSIONS, 4) | {"step_coherence": 3}  # of 10 / 3
+    assert len(ratings) == 4 * 5
+    assert {row[:2] for row in ratings.select("dimension", "rating", "reason").iter_rows()} == set(fours.items())
+    whole = {body["response_format"]["json_schema"]["schema"]["required"][0] for body in bodies}
+    assert whole == {"factuality", "step_coherence"}
+    assert len({body["seed"] for body in bodies}) == len(bodies)
+
+
+def test_a_mean_of_steps_is_a_whole_level_and_halves_go_up(tmp_path):
+    with server(by_step([4, 5, 1])) as (endpoint, _):
+        ratings = rate(tmp_path, endpoint, lined(["\n".join(LINES[:2])]), step_coherence="prefix", repeats=2)
+    assert ratings.filter(dimension="step_coherence")["rating"].to_list() == [5, 5]
+
+
+def test_without_the_rating_of_one_step_the_dimension_is_missing_for_its_trace_alone(tmp_path):
+    texts = ["\n".join(LINES), "\n".join(LINES[:2]), " "]
+    with server(by_step([5, 2, None])) as (endpoint, _):
+        ratings = rate(tmp_path, endpoint, lined(texts), step_coherence="prefix", repeats=1, choices_per_request=1)
+    rated = ratings.filter(dimension="step_coherence").sort("trace_id")
+    assert rated["rating"].to_list() == [None, 4, None]
+    assert rated["reason"].to_list() == ["not JSON", None, "no step to rate"]
+    assert ratings.filter(pl.col("dimension") != "step_coherence")["rating"].to_list() == [4] * 12
+
+
+def test_the_micro_worlds_judge_rates_a_step_by_what_stands_before_it(tmp_path):
+    faultless, jumping = (build.traces(faults=faults) for faults in ({}, {"step_coherence": 1.0}))
+    faults = dict.fromkeys(set(DIMENSIONS) - {"step_coherence"}, 0.9)
+    for name, traces, level in (("all", faultless, 5), ("none", jumping, None), ("else", build.traces(faults=faults), 5)):
+        ratings = rate(tmp_path / name, microworld(), traces, step_coherence="prefix", repeats=1, choices_per_request=1)
+        found = ratings.filter(dimension="step_coherence")["rating"]
+        assert found.to_list() == [level] * len(traces) if level else found.max() < 5
+        assert ratings["rating"].null_count() == 0
+
+
 def test_the_micro_worlds_judge_is_asked_again_only_if_it_has_changed(tmp_path):
     for noise, n_entries in [(0.8, 2), (0.8, 2), (0.7, 4)]:
         rate(tmp_path, microworld(noise), TRACES.head(1))

@@ -19,6 +19,7 @@ from prefdelta.plan import (
     pairs,
     problems,
     rating,
+    recipes,
     reports,
     shift,
     training,
@@ -57,6 +58,8 @@ PLANS = {  # what is planned -> (plan, words of its path)
     "figure": (findings.plot_experiment, NAMED),
     "profile": (findings.tabulate_profile, NAMED),
     "figure of profile": (findings.plot_profile, NAMED),
+    "recipes": (recipes.tabulate_recipes, NAMED),
+    "figure of recipes": (recipes.plot_recipes, NAMED),
     "capability": (findings.tabulate_capability, {}),
     "figure of capability": (findings.plot_capability, {}),
     "sharpening": (findings.tabulate_sharpening, {}),
@@ -88,6 +91,7 @@ def config(**experiment):
     content = build.config(**experiment)
     content["evaluation"]["temperatures"] = [0.5]
     content["models"]["hub"] = {"repo": "someone/small", "family": "qwen2"}
+    content["validation"] = "in_domain"
     return content
 
 
@@ -118,7 +122,8 @@ def test_a_plan_is_canonical_json_and_the_same_each_time():
 
 
 def test_every_plan_of_a_rule_is_covered_here():
-    modules = (audits, checkpoints, exports, findings, forecasts, generation, pairs, problems, rating, reports, shift, training)
+    modules = (audits, checkpoints, exports, findings, forecasts, generation, pairs, problems, rating, recipes, reports, shift)
+    modules += (training,)
     text = "".join(file.read_text() for file in (build.CONFIG.parents[1] / "rules").glob("*.smk"))
     rules = {name for module in modules for name in vars(module) if f"rule {name}:" in text or f"as {name} with" in text}
     assert rules == {plan.__name__ for plan, _ in PLANS.values()}
@@ -130,8 +135,9 @@ def test_the_order_of_keys_changes_no_plan():
 
 
 BOOTSTRAPPED = ["experiment", "profile", "capability", "generator deltas", "judge audit", "delta correction"]
-BOOTSTRAPPED += ["prediction", "export", "sharpening"]
-WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressions", "prediction", "profile", "sharpening"]
+BOOTSTRAPPED += ["prediction", "export", "sharpening", "recipes"]
+WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressions", "prediction", "profile"]
+WITH_CELLS += ["sharpening", "recipes"]
 
 
 @pytest.mark.parametrize(
@@ -153,12 +159,13 @@ WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressio
         ("suite_operations.longer", [4, 6], []),
         ("models.hub.revision", "0f", ["fetching"]),
         ("models.hub.dtype", "float32", []),
-        ("methods.dpo.beta", 0.5, ["training", "sharpening"]),
+        ("methods.dpo.beta", 0.5, ["training", "sharpening", "recipes"]),
         ("methods.dpo.bf16", True, ["training", "what if"]),
         ("methods.dpo.max_length", 99, ["training", "what if", "shift"]),
         ("methods.kto.beta", 0.5, []),
         ("methods.kto.max_length", 99, []),
         ("methods.sft.max_length", 99, []),
+        ("sweeps.unused", {"method": "dpo", "steps": [10, 20]}, []),
         ("methods.unused", {"trainer": "sft", "learning_rate": 1, "batch_size": 2, "steps": 1, "max_length": 7}, []),
         ("evaluation.samples", 9, ["evaluation", "base evaluation", "temperatures"]),
         ("evaluation.temperatures", [0.7], ["temperatures"]),
@@ -170,8 +177,8 @@ WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressio
         ("predictor", None, ["what if", "figure of what if"]),
         ("smallest_effect", 2.0, ["experiment", "profile", "answers"]),
         (f"{EXPERIMENT}.seeds", 1, [*WITH_CELLS, "answers"]),
-        (f"{EXPERIMENT}.title", "Another", ["figure", "figure of profile"]),
-        (f"{EXPERIMENT}.question", "Another?", ["figure", "figure of profile", "claims", "answers"]),
+        (f"{EXPERIMENT}.title", "Another", ["figure", "figure of profile", "figure of recipes"]),
+        (f"{EXPERIMENT}.question", "Another?", ["figure", "figure of profile", "figure of recipes", "claims", "answers"]),
         ("judges.unused", {"model": "m", "endpoint": {"kind": "microworld", "noise": 1}}, []),
         # How a machine makes results changes nothing.
         ("run.batch_size", 7, []),
@@ -265,7 +272,10 @@ def test_a_reference_is_of_one_length_and_arithmetic_so_another_method_concerns_
     usual, short = (training.train_policy(loaded, {**CELL, "method": method}).files["references"] for method in ("dpo", "short"))
     assert usual == training.train_policy(load_study(config()), CELL).files["references"]
     assert all("/64-bf16/" in file for file in short)
-    assert not training.train_policy(loaded, {**CELL, "method": "sft"}).files["references"]
+    simpo = study["methods"]["dpo"] | {"loss": "simpo", "margin": 0.5}
+    for method in ("sft", "simpo"):  # have none
+        loaded = load_study(study | {"methods": study["methods"] | {"simpo": simpo}})
+        assert not training.train_policy(loaded, {**CELL, "method": method}).files["references"]
 
 
 def test_a_figure_needs_what_it_shows():

@@ -65,4 +65,9 @@ def test_a_study_tells_what_it_asks_of_paid_endpoints_alone():
     assert (trace.requests_per_prompt, trace.characters, trace.max_tokens, trace.cap) == (4, len("Think."), 60, None)
     assert (rating.requests_per_prompt, rating.trace_tokens, rating.max_tokens, rating.cap) == (4 * 6 // 3 * 5, 60, 300, 3)
     assert rating.prices == trace.prices == Prices(**PRICES)
+    content["judges"]["paid"] |= {"separate_dimensions": False, "step_coherence": "prefix"}
+    by_step = {(one.name, one.generator): one for one in forecasts.tabulate_requests(load_study(content), {}).settings.asked}
+    # Of 80 tokens, a request for the other dimensions and one for each of 4 steps, which see half of the trace.
+    assert by_step["paid", "api"].requests_per_prompt == 4 * 6 // 3 * (1 + 4)
+    assert by_step["paid", "api"].trace_tokens == (80 + 4 * 40) // 5
     assert rating.characters > len(rubric.messages("", "", DIMENSIONS[:1])[0]["content"])

@@ -21,6 +21,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
+from trl.experimental.cpo import CPOConfig, CPOTrainer
 
 from prefdelta.checkpoints.load import CheckpointError
 from prefdelta.checkpoints.manifest import read_manifest, write_manifest
@@ -147,7 +148,7 @@ def difference(one, other):
     return max(float((tensor - weights(other)[name]).abs().max()) for name, tensor in weights(one).items())
 
 
-def stock(inputs, output, trainer="dpo", normalised=False, lora=None, **changes):
+def stock(inputs, output, trainer="dpo", lora=None, **changes):
     """The losses of TRL's own trainer on the same pairs, as texts; its model goes to ``output``."""
     set_seed(3)
     tokenizer = AutoTokenizer.from_pretrained(inputs / "base")
@@ -159,7 +160,10 @@ def stock(inputs, output, trainer="dpo", normalised=False, lora=None, **changes)
     arguments |= {"gradient_checkpointing": False, "bf16": False, "save_strategy": "no", **changes}
     if trainer == "dpo":
         data = Dataset.from_dict({"prompt": prompts, **sides})
-        settings = DPOConfig(**arguments, loss_type=["sigmoid_norm" if normalised else "sigmoid"])
+        settings = DPOConfig(**arguments)
+    elif trainer == "simpo":
+        data = Dataset.from_dict({"prompt": prompts, **sides})
+        settings = CPOConfig(**arguments, loss_type="simpo", cpo_alpha=0.0)
     elif trainer == "sft":
         del arguments["beta"]
         data = Dataset.from_dict({"prompt": prompts, "completion": sides["chosen"]})
@@ -170,8 +174,9 @@ def stock(inputs, output, trainer="dpo", normalised=False, lora=None, **changes)
         data = data.shuffle(seed=3)
         settings = KTOConfig(**arguments, train_sampling_strategy="sequential", dataloader_drop_last=True)
     adapter = LoraConfig(**lora, task_type="CAUSAL_LM", target_modules="all-linear") if lora else None
-    kind = {"dpo": DPOTrainer, "kto": KTOTrainer, "sft": SFTTrainer}[trainer]
-    made = kind(str(inputs / "base"), args=settings, train_dataset=data, processing_class=tokenizer, peft_config=adapter)
+    kind = {"dpo": DPOTrainer, "kto": KTOTrainer, "sft": SFTTrainer, "simpo": CPOTrainer}[trainer]
+    model = AutoModelForCausalLM.from_pretrained(inputs / "base") if trainer == "simpo" else str(inputs / "base")
+    made = kind(model, args=settings, train_dataset=data, processing_class=tokenizer, peft_config=adapter)
     made.train()
     (made.model.merge_and_unload() if lora else made.model).save_pretrained(output)
     return [entry["loss"] for entry in made.state.log_history if "loss" in entry]
@@ -182,12 +187,11 @@ def stock(inputs, output, trainer="dpo", normalised=False, lora=None, **changes)
     ("ours", "theirs"),
     [
         ({}, {}),
-        ({"length_normalised": True}, {"normalised": True}),
         ({"trainer": "kto"}, {"trainer": "kto"}),
         ({"trainer": "sft", "beta": None}, {"trainer": "sft"}),
         ({"lora": {"r": 2, "alpha": 4}}, {"lora": {"r": 2, "lora_alpha": 4}}),
     ],
-    ids=["dpo", "normalised", "kto", "sft", "lora"],
+    ids=["dpo", "kto", "sft", "lora"],
 )
 def test_training_is_that_of_stock_trl(inputs, tmp_path, ours, theirs, max_length):
     manifest = run(inputs, tmp_path / "ours", **ours, steps=3, max_length=max_length)
@@ -197,6 +201,35 @@ def test_training_is_that_of_stock_trl(inputs, tmp_path, ours, theirs, max_lengt
     assert abs(manifest["losses"][-1] - losses[0]) > 1e-4
     assert difference(tmp_path / "ours", tmp_path / "stock") < 1e-5
     assert difference(tmp_path / "ours", inputs / "base") > 1e-4
+
+
+LOSSES = {
+    "ipo": ({}, {"loss_type": ["ipo"]}, 1.0),
+    "robust": ({"label_smoothing": 0.2}, {"loss_type": ["robust"], "label_smoothing": 0.2}, LN2),
+    "apo_zero": ({}, {"loss_type": ["apo_zero"]}, 1.0),
+    "sigmoid_norm": ({}, {"loss_type": ["sigmoid_norm"]}, LN2),
+    "simpo": ({"margin": 0.3}, {"trainer": "simpo", "simpo_gamma": 0.3}, None),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_each_loss_is_that_of_stock_trl_and_begins_where_policy_and_reference_are_equal(inputs, tmp_path, loss):
+    ours, theirs, first = LOSSES[loss]
+    manifest = run(inputs, tmp_path / "ours", loss=loss, **ours, steps=3, max_length=CUT)
+    losses = stock(inputs, tmp_path / "stock", **theirs, max_steps=3, max_length=CUT)
+    assert manifest["losses"] == pytest.approx(losses, abs=1e-5)
+    assert manifest["losses"][0] == pytest.approx(first or losses[0], abs=1e-5)
+    assert abs(manifest["losses"][-1] - losses[0]) > 1e-4
+    assert difference(tmp_path / "ours", tmp_path / "stock") < 1e-5
+
+
+@pytest.mark.parametrize("loss", ["ipo", "apo_zero"])
+def test_references_of_another_policy_are_refused_whatever_the_loss(inputs, tmp_path, loss):
+    wrong = read_table(reference(inputs, "rejected"), References).with_columns(logp=pl.col("logp") - 3)
+    write_table(wrong, References, tmp_path / "wrong.parquet")
+    references = {"chosen": reference(inputs, "chosen"), "rejected": tmp_path / "wrong.parquet"}
+    with pytest.raises(TrainingError, match=r"not 1\.0000.*wrong\.parquet"):
+        run(inputs, tmp_path / "out", references, loss=loss)
 
 
 def test_same_cell_and_seed_give_the_same_weights(inputs, tmp_path):
@@ -242,14 +275,8 @@ def test_a_prompt_that_fills_the_limit_alone_is_an_error(inputs, tmp_path):
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_normalising_by_length_changes_the_loss(inputs, tmp_path):
-    plain, normalised = (run(inputs, tmp_path / str(n), length_normalised=bool(n), beta=5.0, steps=2) for n in range(2))
-    assert plain["losses"][0] == pytest.approx(normalised["losses"][0], abs=1e-4) == pytest.approx(LN2, abs=1e-4)
-    assert abs(plain["losses"][1] - normalised["losses"][1]) > 1e-3
-
-
 @pytest.mark.parametrize(
-    "recipe", [{}, {"trainer": "sft", "beta": None}, {"length_normalised": True}], ids=["dpo", "sft", "normalised"]
+    "recipe", [{}, {"trainer": "sft", "beta": None}, {"loss": "sigmoid_norm"}], ids=["dpo", "sft", "normalised"]
 )
 def test_batches_in_parts_give_the_weights_of_whole_ones(inputs, tmp_path, recipe):
     # The last batch of a pass is a part of one, too, which micro-batches do not divide: 3 of 19 pairs, as 2 and 1.

@@ -156,7 +156,7 @@ def _within_strata(group: Rated, x: Array) -> Array:
 
 
 def _requests(judge: AuditedJudge, n: int) -> int | None:
-    """Requests for ``n`` ratings of a trace; None for a judge that is not asked."""
+    """Requests for ``n`` ratings of a trace; None for a judge whose requests are not counted."""
     if judge.choices_per_request is None:
         return None
     return -(-n // judge.choices_per_request) * (len(DIMENSIONS) if judge.separate_dimensions else 1)

@@ -8,7 +8,7 @@ from prefdelta.study.strict import Strict
 class AuditedJudge(Strict):
     """A judge, its generators (name -> draws, which are pooled) and the family of its model.
 
-    ``choices_per_request`` is None for one that is not asked.
+    ``choices_per_request`` is None for one that is not asked, and for one whose requests depend on how many steps a trace has.
     """
 
     judge: str

@@ -24,7 +24,7 @@ def plot_experiment(table: Path, figure: Path, *, settings: FigureSettings) -> N
     if settings.figure in ("ladder", "bars"):
         plot = {"ladder": ladder, "bars": bars}[settings.figure](gains, suites)
     else:
-        plot = {"sweep": sweep, "grid": grid}[settings.figure](gains.filter(decoding="sampled"), suites)
+        plot = {"sweep": sweep, "steps": steps, "grid": grid}[settings.figure](gains.filter(decoding="sampled"), suites)
     unit = (
         f"Accuracy on {suites[-1]}, sampled and greedy, and paired differences (points), with 95 % intervals, corrected for the "
         "number of comparisons with the same control:"
@@ -103,30 +103,41 @@ def bars(gains: pl.DataFrame, suites: list[str]) -> Figure:
 
 def sweep(gains: pl.DataFrame, suites: list[str]) -> Figure:
     """Gain against the number of pairs: a line for each way to select, a panel for each suite."""
-    plot, panels = plotting.panels(len(suites), width=4.4, height=3.8, sharey=True)
     selections = [parse(draw_for_seed(name, 0)) for name in gains["selection"]]
     series = [f"{each.kind} by {each.criterion}" if each.criterion else each.kind for each in selections]
-    gains = gains.with_columns(kind=pl.Series([each.kind for each in selections]), series=pl.Series(series))
+    colours = {name: KIND_COLOURS[each.kind] for name, each in zip(series, selections, strict=True)}
+    return _lines(gains.with_columns(series=pl.Series(series)), suites, "n_pairs", "pairs (equal optimiser steps)", colours)
+
+
+def steps(gains: pl.DataFrame, suites: list[str]) -> Figure:
+    """Gain against the number of optimiser steps: a line for each selection, a panel for each suite."""
+    colours = {name: plotting.colour(index) for index, name in enumerate(gains["selection"].unique(maintain_order=True))}
+    return _lines(gains.with_columns(series="selection"), suites, "n_steps", "optimiser steps", colours)
+
+
+def _lines(gains: pl.DataFrame, suites: list[str], x: str, label: str, colours: dict[str, str]) -> Figure:
+    """Gain against the column ``x``, which is called ``label``: a line for each of the ``series``, a panel for each suite."""
+    plot, panels = plotting.panels(len(suites), width=4.4, height=3.8, sharey=True)
     for panel, suite in zip(panels, suites, strict=True):
         for index, name in enumerate(gains["series"].unique(maintain_order=True)):
-            rows = gains.filter(series=name, suite=suite).sort("n_pairs")
+            rows = gains.filter(series=name, suite=suite).sort(x)
             panel.errorbar(
-                rows["n_pairs"] * 1.04**index,
+                rows[x] * 1.04**index,
                 rows["estimate"],
                 yerr=plotting.errors(rows),
                 fmt="o-" if len(rows) > 1 else "s",
                 ms=5,
                 lw=1.4,
                 capsize=2,
-                color=KIND_COLOURS[rows["kind"][0]],
+                color=colours[name],
                 label=name,
             )
         panel.axhline(0, color="black", lw=0.8)
-        sizes = sorted(set(gains["n_pairs"]))
+        sizes = sorted(set(gains[x]))
         panel.set_xscale("log")
         panel.set_xticks(sizes, [str(size) for size in sizes])
         panel.minorticks_off()
-        panel.set(xlabel="pairs (equal optimiser steps)", title=suite)
+        panel.set(xlabel=label, title=suite)
     panels[0].set_ylabel(GAIN_IN_TWO_LINES)
     panels[-1].legend(loc="best")
     return plot

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from prefdelta.measure.settings import ArmSettings, Bootstrap, ComparedArm
+from prefdelta.study.lattice import Cell
 from prefdelta.study.strict import Strict
 
 
@@ -32,7 +33,7 @@ class FigureSettings(Strict):
     title: str
     question: str
     caveat: str
-    figure: Literal["ladder", "bars", "sweep", "grid", "profile"]
+    figure: Literal["ladder", "bars", "sweep", "steps", "grid", "profile"]
     arms: list[str]
     suites: list[str]
 
@@ -64,3 +65,36 @@ class GeneratorDeltasSettings(Strict):
 
     sides: dict[str, dict[str, list[str]]]
     bootstrap: Bootstrap
+
+
+class SweptRecipe(Strict):
+    """A recipe, the ``method`` whose sweep it is of, and its cells on each of several pair sets."""
+
+    policy: str
+    method: str
+    recipe: str
+    trainer: str
+    loss: str
+    learning_rate: float
+    beta: float | None
+    n_steps: int
+    cells: list[list[Cell]]
+
+
+class RecipesSettings(Strict):
+    """Of `tabulate_recipes`: the best recipe is that on the suite ``validation``."""
+
+    experiment: str
+    validation: str
+    recipes: list[SweptRecipe]
+    bootstrap: Bootstrap
+
+
+class RecipesFigureSettings(Strict):
+    """Of `plot_recipes`: what is best on the suite ``validation`` is told of the last suite, ``answered``, too."""
+
+    title: str
+    question: str
+    caveat: str
+    validation: str
+    answered: str

@@ -11,6 +11,7 @@ from prefdelta.tables.io import read_table, rows_to_table, write_result_table
 from prefdelta.tables.stages import Prompts
 
 CHARACTERS = 4  # of a token, in English
+STEP = 25  # tokens of a step at least, by which steps are counted before there are any: a short line
 
 
 class Requests(Table):
@@ -18,7 +19,8 @@ class Requests(Table):
 
     ``tokens_read`` are estimated from the characters of what is sent, four for a token, a trace taken as long as it may be;
     ``tokens_written`` are the most that may be written. ``price`` (USD) is what both cost; null without `prices` in the
-    configuration. Answers that are asked for once more, since they can't be read, come on top. Key: asked, generator.
+    configuration. For a judge of single steps, a trace is taken to have one every 25 tokens. Answers that are asked for once
+    more, since they can't be read, come on top. Key: asked, generator.
     """
 
     asked: str

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from prefdelta.checkpoints.manifest import checked_folder
 from prefdelta.endpoint import batch as by_batch
@@ -30,7 +31,10 @@ from prefdelta.tables.stages import Ratings, Traces
 
 log = logging.getLogger(__name__)
 
+Levels = NDArray[np.uint8]
+
 _SECOND_TRY = 500  # what is added to the seed of a repeat
+_NO_STEP = "no step to rate"
 
 
 class JudgeError(PrefdeltaError):
@@ -51,11 +55,13 @@ def rate_traces(
     """Writes the `Ratings` of all ``traces``: one row for each trace x dimension x repeat, null with a reason where unreadable.
 
     A request asks for ``choices_per_request`` of the ``repeats`` ratings, in all dimensions or (``separate_dimensions``) in one,
-    and has a seed of its own. ``manifest`` is that of the checkpoint that an endpoint of kind ``vllm`` or ``transformers``
-    serves; ``labels`` are the ratings of one of kind ``file``, which is no endpoint (`labels`, LabelsError). What the store knows
-    is not asked again. An answer that can't be read is asked for once more, with another seed and without a schema. Raises
-    JudgeError where the endpoint refuses requests, stays out of reach, or gives no readable rating at all: none is made up. What
-    is too long for the model is missing; what is too long for a run setting is a JudgeError, once all else is in the store.
+    and has a seed of its own. With ``step_coherence: prefix`` each of the trace's `steps` is asked about by itself (as arXiv
+    2510.20603 does), and the rating is the mean of theirs as a whole level, halves up; it is missing where that of one step is.
+    ``manifest`` is that of the checkpoint that an endpoint of kind ``vllm`` or ``transformers`` serves; ``labels`` are the
+    ratings of one of kind ``file``, which is no endpoint (`labels`, LabelsError). What the store knows is not asked again. An
+    answer that can't be read is asked for once more, with another seed and without a schema. Raises JudgeError where the
+    endpoint refuses requests, stays out of reach, or gives no readable rating at all: none is made up. What is too long for the
+    model is missing; what is too long for a run setting is a JudgeError, once all else is in the store.
     """
     judge, asked = settings.settings, read_table(traces, Traces).select("trace_id", "prompt", "text")
     if isinstance(judge.endpoint, FileEndpoint):
@@ -92,81 +98,123 @@ def rate_traces(
 
 
 class _Rated:
-    """The traces of one job, what is asked about them, and the ratings found so far."""
+    """The traces of one job, what is asked about them, and the ratings found so far.
+
+    What one request asks about is a *unit*: a group of dimensions of a trace, by trace; then, where step coherence is judged by
+    prefixes, a step of a trace. What has a level is a *cell*: a dimension of a trace, by trace; then a step.
+    """
 
     def __init__(self, traces: pl.DataFrame, judge: Judge) -> None:
         """``traces``: trace_id, prompt, text."""
-        self.traces, self.n, self.seed, repeats = traces, judge.choices_per_request, judge.seed, judge.repeats
+        self.traces, self.n, self.seed, self.repeats = traces, judge.choices_per_request, judge.seed, judge.repeats
         self.settings: Body = {"model": judge.model, "temperature": judge.temperature, "max_tokens": judge.max_tokens}
         if judge.reasoning_effort:
             self.settings["reasoning_effort"] = judge.reasoning_effort
-        self.groups: list[tuple[str, ...]] = [(name,) for name in DIMENSIONS] if judge.separate_dimensions else [DIMENSIONS]
-        # What the first requests about each trace ask for: (place of the group, first repeat).
-        self.kinds = [(group, first) for group in range(len(self.groups)) for first in range(0, repeats, self.n)]
-        # A byte for each trace x repeat x dimension: 0 is no rating yet, and no reason, else the reason's place in `reasons`.
-        self.found, self.why = np.zeros((2, len(traces), repeats, len(DIMENSIONS)), np.uint8)
+        self.groups, self.by_step = judge.groups, judge.step_coherence == "prefix"
+        self.firsts = range(0, judge.repeats, self.n)  # the first repeat of each request about a unit
+        spans = [rubric.steps(text) for text in traces["text"]] if self.by_step else []
+        self.steps = np.array([span for several in spans for span in several], np.int64).reshape(-1, 2)
+        self.row_of_step = np.repeat(np.arange(len(spans)), [len(several) for several in spans])
+        # A byte for each cell x repeat: 0 is no rating yet, and no reason, else the reason's place in `reasons`.
+        shape = (len(traces) * len(DIMENSIONS) + len(self.steps), judge.repeats)
+        self.found, self.why = np.zeros((2, *shape), np.uint8)
         self.reasons: list[str | None] = [None]
-        self.unread = np.zeros((len(traces), len(self.groups), repeats), bool)  # what is asked for once more
+        # What is asked for once more.
+        self.unread = np.zeros((len(traces) * len(self.groups) + len(self.steps), judge.repeats), bool)
 
     def ask(self, ask: Callable[[int, Callable[[int], Body], Callable[[int, list[Choice]], None]], None]) -> None:
         """Asks for all ratings, then once more, each by itself and without a schema, for what could not be read."""
-        ask(len(self.traces) * len(self.kinds), self._first, self._first_answered)
+        ask(len(self.unread) * len(self.firsts), self._first, self._first_answered)
         again = np.argwhere(self.unread)
         if len(again):
             log.info("%d answers could not be read and are asked for once more", len(again))
 
             def second(number: int) -> Body:
-                row, group, repeat = again[number].tolist()
-                return self._request(row, group, _SECOND_TRY + repeat)
+                unit, repeat = again[number].tolist()
+                return self._request(unit, _SECOND_TRY + repeat)
 
             def answered(number: int, choices: list[Choice]) -> None:
-                row, group, repeat = again[number].tolist()
-                self._read(row, group, repeat, choices[0])
+                unit, repeat = again[number].tolist()
+                self._read(unit, repeat, choices[0])
 
             ask(len(again), second, answered)
 
-    def _request(self, row: int, group: int, repeat: int) -> Body:
+    def _of(self, unit: int) -> tuple[int, tuple[str, ...], int | None]:
+        """The row of a unit's trace, the dimensions that are asked for, and the number of the step that it is, if it is one."""
+        n_groups = len(self.traces) * len(self.groups)
+        if unit >= n_groups:
+            step = unit - n_groups
+            return int(self.row_of_step[step]), ("step_coherence",), step
+        row, group = divmod(unit, len(self.groups))
+        return row, self.groups[group], None
+
+    def _request(self, unit: int, repeat: int) -> Body:
+        row, dimensions, step = self._of(unit)
         _, problem, trace = self.traces.row(row)
-        dimensions = self.groups[group]
+        span = () if step is None else self.steps[step].tolist()
+        asked = rubric.step_messages(problem, trace, span) if span else rubric.messages(problem, trace, dimensions)
         # Servers draw the choices of one request from successive seeds (vLLM does), so each repeat has its own.
-        drawn = client.request_seed(self.seed, dimensions, problem, trace) + repeat
-        return {**self.settings, "messages": rubric.messages(problem, trace, dimensions), "seed": drawn}
+        drawn = client.request_seed(self.seed, dimensions, problem, trace, *span) + repeat
+        return {**self.settings, "messages": asked, "seed": drawn}
 
     def _first(self, number: int) -> Body:
-        row, kind = divmod(number, len(self.kinds))
-        group, first = self.kinds[kind]
-        structured = {"n": self.n, "response_format": rubric.response_format(self.groups[group])}
-        return {**self._request(row, group, first), **structured}
+        unit, place = divmod(number, len(self.firsts))
+        structured = {"n": self.n, "response_format": rubric.response_format(self._of(unit)[1])}
+        return {**self._request(unit, self.firsts[place]), **structured}
 
     def _first_answered(self, number: int, choices: list[Choice]) -> None:
-        row, kind = divmod(number, len(self.kinds))
-        group, first = self.kinds[kind]
-        for repeat, choice in enumerate(choices[: self.n], first):
-            self.unread[row, group, repeat] = self._read(row, group, repeat, choice)
+        unit, place = divmod(number, len(self.firsts))
+        for repeat, choice in enumerate(choices[: self.n], self.firsts[place]):
+            self.unread[unit, repeat] = self._read(unit, repeat, choice)
 
-    def _read(self, row: int, group: int, repeat: int, choice: Choice) -> bool:
+    def _read(self, unit: int, repeat: int, choice: Choice) -> bool:
         """Takes the ratings that are not there yet. Returns whether some are missing that another try may bring."""
-        ratings, reason = rubric.parse(choice, self.traces.row(row)[2], self.groups[group])
+        row, dimensions, step = self._of(unit)
+        ratings, reason = rubric.parse(choice, self.traces.row(row)[2], dimensions)
         if (reason := choice.declined or reason) not in self.reasons:
             log.warning("missing ratings (%s), the first such answer: %.500r", reason, choice.content or choice.reasoning)
             self.reasons.append(reason)
         for dimension, rating in ratings.items():
-            place = (row, repeat, DIMENSIONS.index(dimension))
-            if not self.found[place]:
-                self.found[place] = 0 if choice.declined else rating or 0
-                self.why[place] = 0 if self.found[place] else self.reasons.index(reason)
+            cell = (
+                len(DIMENSIONS) * row + DIMENSIONS.index(dimension) if step is None else len(DIMENSIONS) * len(self.traces) + step
+            )
+            if not self.found[cell, repeat]:
+                self.found[cell, repeat] = 0 if choice.declined else rating or 0
+                self.why[cell, repeat] = 0 if self.found[cell, repeat] else self.reasons.index(reason)
         return reason is not None and not choice.declined
 
     def table(self, judge: str) -> pl.DataFrame:
         """The `Ratings`."""
-        row, repeat, dimension = (index.ravel() for index in np.indices(self.found.shape, np.uint32))
+        n = len(self.traces) * len(DIMENSIONS)
+        shape = (len(self.traces), len(DIMENSIONS), self.repeats)
+        found, why = self.found[:n].reshape(shape), self.why[:n].reshape(shape)
+        if self.by_step:
+            place = DIMENSIONS.index("step_coherence")
+            found[:, place], why[:, place] = self._of_steps(self.found[n:], self.why[n:])
+        row, dimension, repeat = (index.ravel() for index in np.indices(shape, np.uint32))
         return pl.DataFrame(
             {
                 "trace_id": self.traces["trace_id"].gather(row),
                 "judge": pl.repeat(judge, len(row), eager=True),
                 "dimension": pl.Series(DIMENSIONS).gather(dimension),
                 "repeat": pl.Series(repeat, dtype=pl.Int64),
-                "rating": pl.Series(self.found.ravel(), dtype=pl.Int64).replace(0, None),
-                "reason": pl.Series(self.reasons, dtype=pl.String).gather(self.why.ravel()),
+                "rating": pl.Series(found.ravel(), dtype=pl.Int64).replace(0, None),
+                "reason": pl.Series(self.reasons, dtype=pl.String).gather(why.ravel()),
             }
         )
+
+    def _of_steps(self, found: Levels, why: Levels) -> tuple[Levels, Levels]:
+        """(trace x repeat) the means of the steps' levels, 0 where one is missing, and the first missing one's reason."""
+        sums, n_missing = np.zeros((2, len(self.traces), self.repeats), np.int64)
+        np.add.at(sums, self.row_of_step, found)
+        np.add.at(n_missing, self.row_of_step, found == 0)
+        n_steps = np.bincount(self.row_of_step, minlength=len(self.traces))[:, None]
+        whole = (n_missing == 0) & (n_steps > 0)
+        means = np.where(whole, np.floor(sums / np.maximum(n_steps, 1) + 0.5), 0).astype(np.uint8)
+        reasons = np.zeros_like(means)
+        if not n_steps.all():
+            self.reasons.append(_NO_STEP)
+            reasons[n_steps[:, 0] == 0] = self.reasons.index(_NO_STEP)
+        step, repeat = np.nonzero(found == 0)
+        reasons[self.row_of_step[step[::-1]], repeat[::-1]] = why[step[::-1], repeat[::-1]]  # of several the last one stays
+        return means, reasons

@@ -43,6 +43,17 @@ def grade(problem: Problem, trace: str) -> dict[str, float]:
     return {dimension: 1 + 4 * share for dimension, share in shares.items()}
 
 
+def grade_step(before: str, statement: str) -> float:
+    """The step coherence of one statement of a trace from what stands ``before`` it: 5 where it repeats the last result, else 1.
+
+    A first step, and a statement that is neither step nor answer, has nothing to repeat: 5.
+    """
+    results = [m[4] for s in before.split(";") if (m := _STEP.fullmatch(s.strip()))]
+    step = _STEP.fullmatch(statement)
+    first = step[3] if step else final_answer(statement)
+    return 1.0 if results and first is not None and int(first) != int(results[-1]) else 5.0
+
+
 def review(problem: Problem, trace: str) -> str:
     """The checks behind `grade` written out, as a judge reasons before it rates.
 

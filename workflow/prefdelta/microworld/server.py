@@ -12,23 +12,26 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from prefdelta.microworld.oracle import grade
+from prefdelta.microworld.oracle import grade, grade_step
 from prefdelta.microworld.problems import parse
 from prefdelta.study.dimensions import LEVELS
 
-_ASKED = re.compile(r"<problem (\w+)>\n(.*)\n</problem \1>\n<trace \1>\n(.*)\n</trace \1>", re.DOTALL)
+_ASKED = re.compile(
+    r"<problem (\w+)>\n(.*)\n</problem \1>\n<trace \1>\n(.*)\n</trace \1>(?:\n<step \1>\n(.*)\n</step \1>)?", re.DOTALL
+)
 
 
 def answer(rubric: str, message: str, noise: float, unparsable: float, rng: random.Random) -> str:
     """One answer to a judge's ``message``: JSON with a noisy, rounded level for each dimension that ``rubric`` names.
 
-    Each level is the oracle's score plus a normal error of standard deviation ``noise``. A share ``unparsable`` of the
-    answers is cut short, as those of language models at times are. Raises ValueError for a message without problem and trace.
+    Where a step stands behind the trace, the trace is what stands before it, and the step alone is rated. Each level is the
+    oracle's score plus a normal error of standard deviation ``noise``. A share ``unparsable`` of the answers is cut short, as
+    those of language models at times are. Raises ValueError for a message without problem and trace.
     """
     asked = _ASKED.fullmatch(message)
     if not asked:
         raise ValueError("the last message is no problem and trace between their fences")
-    scores = grade(parse(asked[2]), asked[3])
+    scores = grade(parse(asked[2]), asked[3]) if asked[4] is None else {"step_coherence": grade_step(asked[3], asked[4])}
     levels = {name: min(max(round(score + rng.gauss(0, noise)), LEVELS[0]), LEVELS[-1]) for name, score in scores.items()}
     text = json.dumps({name: level for name, level in levels.items() if name in rubric})
     return text[: rng.randrange(len(text))] if rng.random() < unparsable else text

@@ -42,13 +42,13 @@ def tabulate_judge_audit(study: Study, words: Mapping[str, str]) -> Job:
     judges = []
     for name, generators in judged_sides(study).items():
         judge = study.judges[name]
-        asked = None if isinstance(judge.endpoint, FileEndpoint) else judge.choices_per_request
+        uncounted = isinstance(judge.endpoint, FileEndpoint) or judge.step_coherence == "prefix"
         judges.append(
             AuditedJudge(
                 judge=name,
                 generators=generators,
                 family=judge_family(study, name),
-                choices_per_request=asked,
+                choices_per_request=None if uncounted else judge.choices_per_request,
                 separate_dimensions=judge.separate_dimensions,
             )
         )
@@ -91,7 +91,7 @@ def tabulate_delta_correction(study: Study, words: Mapping[str, str]) -> Job:
 
 
 def tabulate_balance(study: Study, words: Mapping[str, str]) -> Job:
-    experiments = [BalancedExperiment(experiment=name, arms=compared_arms(study, name)) for name in study.trained]
+    experiments = [BalancedExperiment(experiment=name, arms=compared_arms(study, name)) for name in study.compared]
     pairs = trained_pairs(study)
     writers = [side for each in pairs for side in (each.chosen, each.rejected)]
     return Job({"traces": trace_files(study, writers), "pairs": pairs}, BalanceSettings(experiments=experiments))

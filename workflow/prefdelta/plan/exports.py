@@ -52,7 +52,7 @@ def _omitted(endpoint: UrlEndpoint) -> dict[str, Any]:
 
 def _judge(study: Study, name: str) -> Origin:
     judge = study.judges[name]
-    kept = {"model", "repeats", "separate_dimensions", "reasoning_effort", "temperature", "max_tokens", "seed"}
+    kept = {"model", "repeats", "separate_dimensions", "step_coherence", "reasoning_effort", "temperature", "max_tokens", "seed"}
     settings = judge.model_dump(include=kept, exclude_none=True)
     match judge.endpoint:
         case VllmEndpoint(model=served) | TransformersEndpoint(model=served):

@@ -274,11 +274,11 @@ def plot_regressions(study: Study, words: Mapping[str, str]) -> Job:
 def tabulate_claims(study: Study, words: Mapping[str, str]) -> Job:
     questions = [
         Question(experiment=name, question=experiment.question, caveat=experiment.caveat)
-        for name, experiment in study.trained.items()
+        for name, experiment in study.compared.items()
     ]
     tables = ("regressions", "sharpening", "capability", "prediction", "judge_audit", "delta_correction")
     inputs: dict[str, Files] = {name: table(study, name) for name in tables}
-    inputs["experiments"] = {name: table(study, name) for name in study.trained}
+    inputs["experiments"] = {name: table(study, name) for name in study.compared}
     settings = ClaimsSettings(
         questions=questions,
         suites=list(study.suites),

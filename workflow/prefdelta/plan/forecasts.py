@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from prefdelta.forecast.requests import STEP
 from prefdelta.forecast.settings import (
     Asked,
     OverlapSettings,
@@ -28,9 +29,8 @@ from prefdelta.plan.findings import (
 from prefdelta.plan.generation import generator_sampling, requests_run
 from prefdelta.plan.job import Files, Job
 from prefdelta.plan.rating import judge_requests
-from prefdelta.plan.training import reference_file, training_run
+from prefdelta.plan.training import reference_file
 from prefdelta.study import paths
-from prefdelta.study.dimensions import DIMENSIONS
 from prefdelta.study.endpoints import UrlEndpoint
 from prefdelta.study.generators import DatasetGenerator, OpenAIGenerator
 from prefdelta.study.lattice import SIDES, Arm, PairSet, arms, rated_generators, trained_arms, trained_cells
@@ -73,7 +73,7 @@ def _planned(study: Study, arm: Arm, seeds: int, uses: list[str], stored: Mappin
         trainer=recipe.trainer,
         batch_size=recipe.batch_size,
         n_examples=recipe.n_examples,
-        unit=recipe.unit(training_run(study, arm.method)),
+        unit=recipe.unit(study.training_run(arm.method)),
         max_length=recipe.max_length,
         n_steps=recipe.n_steps(study.n_full_pairs),
         reads=recipe.reads,
@@ -141,20 +141,23 @@ def _asked_judges(study: Study) -> list[Asked]:
     found = []
     for name, generators in rated_generators(study).items():
         judge = study.judges[name]
-        groups = [(dimension,) for dimension in DIMENSIONS] if judge.separate_dimensions else [DIMENSIONS]
-        sent = [json.dumps([rubric.messages("", "", group), rubric.response_format(group)]) for group in groups]
+        sent = [json.dumps([rubric.messages("", "", group), rubric.response_format(group)]) for group in judge.groups]
+        step = json.dumps([rubric.step_messages("", "", (0, 0)), rubric.response_format(("step_coherence",))])
         run = judge_requests(study, name)
         for writer in generators if isinstance(judge.endpoint, UrlEndpoint) else []:
             generator = study.generators[writer]
             sampling = study.sampling if isinstance(generator, DatasetGenerator) else generator_sampling(study, generator)
+            # Of a request about a step, the trace is what stands before it: half of it on average.
+            n_steps = -(-sampling.max_new_tokens // STEP) if judge.step_coherence == "prefix" else 0
+            n_requests = len(sent) + n_steps
             found.append(
                 Asked(
                     name=name,
                     generator=writer,
                     model=judge.model,
-                    requests_per_prompt=sampling.samples * judge.repeats // judge.choices_per_request * len(groups),
-                    characters=sum(map(len, sent)) // len(groups),
-                    trace_tokens=sampling.max_new_tokens,
+                    requests_per_prompt=sampling.samples * judge.repeats // judge.choices_per_request * n_requests,
+                    characters=(sum(map(len, sent)) + n_steps * len(step)) // n_requests,
+                    trace_tokens=sampling.max_new_tokens * (2 * len(sent) + n_steps) // (2 * n_requests),
                     max_tokens=judge.max_tokens * judge.choices_per_request,
                     prices=run.prices,
                     cap=run.cap,

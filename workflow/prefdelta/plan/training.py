@@ -7,7 +7,6 @@ from prefdelta.plan.job import Job, derived_seed
 from prefdelta.study import paths
 from prefdelta.study.lattice import SIDES, Cell
 from prefdelta.study.recipe import Recipe
-from prefdelta.study.run import TrainingRun
 from prefdelta.study.study import Study
 from prefdelta.train.settings import PolicyRun, PolicySettings, ReferenceRun, ReferenceSettings
 
@@ -26,13 +25,8 @@ def compute_reference(study: Study, words: Mapping[str, str]) -> Job:
     return Job(inputs, settings, ReferenceRun(batch_size=study.run.batch_size))
 
 
-def training_run(study: Study, method: str) -> TrainingRun:
-    """How a method's training runs."""
-    return study.run.methods.get(method, TrainingRun())
-
-
 def train_policy(study: Study, words: Mapping[str, str]) -> Job:
-    recipe, run = study.methods[words["method"]], training_run(study, words["method"])
+    recipe, run = study.methods[words["method"]], study.training_run(words["method"])
     cell = Cell(**{name: words[name] for name in Cell.__dataclass_fields__ if name != "seed"}, seed=int(words["seed"]))
     ratings = {side: paths.RATINGS.format(**words, generator=words[side]) for side in SIDES}
     references = {side: reference_file(study, words["policy"], recipe, words[side]) for side in SIDES if recipe.has_reference}

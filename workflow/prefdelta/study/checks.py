@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from prefdelta.study.endpoints import ServedEndpoint, TransformersEndpoint, VllmEndpoint
 from prefdelta.study.experiments import RESERVED
 from prefdelta.study.generators import CheckpointGenerator, DatasetGenerator, OpenAIGenerator
 from prefdelta.study.models import N_OPERATIONS, HubModel, MicroworldModel
 from prefdelta.study.paths import PREDICTOR
-from prefdelta.study.run import RequestsRun, TrainingRun
+from prefdelta.study.run import RequestsRun
 from prefdelta.study.selections import SelectionError, draw_for_seed
 from prefdelta.study.sources import BENCHMARKS, CORPORA, DOMAINS, BenchmarkSource
 
@@ -152,6 +154,29 @@ def experiments_can_be_made(study: "Study") -> Iterator[str]:
                 yield f"experiments.{name}.selection: {error}"
 
 
+def sweeps_can_be_made(study: "Study") -> Iterator[str]:
+    """Sweeps are of methods, have names of their own, give recipes that can be, and are judged on a suite of their own."""
+    for name, sweep in study.sweeps.items():
+        yield from _named(f"sweeps.{name}.method", [sweep.method], study.methods)
+        if name in study.methods:
+            yield f"sweeps.{name}: '{name}' is a method, too; choose another name"
+        if sweep.method in study.methods:
+            try:
+                made = sweep.recipes(study.methods[sweep.method])
+            except ValidationError as error:
+                yield f"sweeps.{name}: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
+            else:
+                taken = [one for one, recipe in made.items() if study.methods.get(one, recipe) != recipe]
+                yield from (f"sweeps.{name}: '{one}' is the name of another method" for one in taken)
+    if study.validation is not None:
+        yield from _named("validation", [study.validation], study.suites)
+        if study.validation == study.answered_suite:
+            yield f"validation: '{study.validation}' is the last suite, which answers are about; recipes are chosen on another"
+    for name, experiment in study.experiments.items():
+        if experiment.figure == "recipes" and study.validation is None:
+            yield f"experiments.{name}: `validation` must name the suite on which the best recipe is found"
+
+
 def run_settings_fit(study: "Study") -> Iterator[str]:
     """Run settings are of something, and recipes can run so."""
     asking = [name for name, generator in _own_generators(study).items() if isinstance(generator, OpenAIGenerator)]
@@ -161,7 +186,7 @@ def run_settings_fit(study: "Study") -> Iterator[str]:
     yield from _named("run.judges", study.run.judges, study.judges)
     yield from _named("run.methods", study.run.methods, study.methods)
     for name, recipe in study.methods.items():
-        if fault := recipe.fault(study.run.methods.get(name, TrainingRun())):
+        if fault := recipe.fault(study.training_run(name)):
             yield f"methods.{name}: {fault}"
     asked = {f"run.judges.{name}": (study.run.judges.get(name), judge.endpoint) for name, judge in study.judges.items()}
     for name, generator in _own_generators(study).items():

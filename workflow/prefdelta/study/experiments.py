@@ -38,15 +38,16 @@ class Experiment(Strict):
     title: str = Field(description="over the figure")
     question: str = Field(description="that it answers")
     caveat: str = Field(description="what its answer can't say")
-    figure: Literal["ladder", "bars", "sweep", "grid", "profile"] = Field(
-        description="`ladder` (gain by generator-level delta), `bars`, `sweep` (gain by number of pairs), `grid` (chosen by "
-        "rejected), `profile` (distributions of deltas; trains nothing)"
+    figure: Literal["ladder", "bars", "sweep", "steps", "grid", "recipes", "profile"] = Field(
+        description="`ladder` (gain by generator-level delta), `bars`, `sweep` (gain by number of pairs), `steps` (gain by "
+        "steps), `grid` (chosen by rejected), `recipes` (each method's best recipe, on average over the pairs), `profile` "
+        "(distributions of deltas; trains nothing)"
     )
     chosen: list[str] = Field(min_length=1, description="generators of the chosen side")
     rejected: list[str] = Field(min_length=1, description="generators of the rejected side")
     selection: list[str] = Field(default=["full"], min_length=1, description="which pairs; the grammar is below")
     policy: list[str] = Field(default=[], description="default: the first policy")
-    method: list[str] = Field(default=[], description="default: the first method")
+    method: list[str] = Field(default=[], description="methods, or sweeps of one; default: the first method")
     judge: list[str] = Field(default=[], description="default: the first judge")
     seeds: Count = Field(default=3, description="seeds 0 to n-1 of each arm: of training, random selections, generators' draws")
     versus: list[dict[Literal["chosen", "rejected", "selection", "policy", "method", "judge"], str]] = Field(

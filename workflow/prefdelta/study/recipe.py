@@ -55,7 +55,14 @@ class Recipe(Strict):
     max_length: Count = Field(
         default=1024, description="tokens of prompt and completion together; what is longer is cut, and counted for each side"
     )
-    length_normalised: bool = Field(default=False, description="DPO on log-probabilities per token (arXiv 2411.15124)")
+    loss: Literal["sigmoid", "ipo", "robust", "apo_zero", "sigmoid_norm", "simpo"] = Field(
+        default="sigmoid",
+        description="of dpo: `sigmoid` (DPO itself), `ipo` (arXiv 2310.12036, per token), `robust` (arXiv 2403.00409: labels "
+        "are wrong with the probability `label_smoothing`), `apo_zero` (arXiv 2408.06266), `sigmoid_norm` (log-probabilities per "
+        "token, arXiv 2411.15124), `simpo` (arXiv 2405.14734: per token, no reference, and a `margin`)",
+    )
+    label_smoothing: float | None = Field(default=None, gt=0, lt=0.5, description="of `loss: robust`, which needs it")
+    margin: float | None = Field(default=None, ge=0, description="gamma of `loss: simpo`, which needs it")
     bf16: bool = Field(default=False, description="mixed precision: float32 weights, bfloat16 arithmetic")
     lora: Lora | None = Field(default=None, description="train an adapter instead of all weights")
 
@@ -65,19 +72,22 @@ class Recipe(Strict):
             raise ValueError("a recipe has either `steps` or `epochs`")
         if (self.beta is None) != (self.trainer == "sft"):
             raise ValueError(f"`beta` belongs to dpo and kto and is required there; this recipe's trainer is {self.trainer}")
-        if self.length_normalised and self.trainer != "dpo":
-            raise ValueError(f"`length_normalised` belongs to dpo; this recipe's trainer is {self.trainer}")
+        if self.loss != "sigmoid" and self.trainer != "dpo":
+            raise ValueError(f"`loss` belongs to dpo; this recipe's trainer is {self.trainer}")
+        for key, loss in (("label_smoothing", "robust"), ("margin", "simpo")):
+            if (getattr(self, key) is None) == (self.loss == loss):
+                raise ValueError(f"`{key}` belongs to `loss: {loss}` and is required there; this recipe's loss is {self.loss}")
         return self
 
     @property
     def has_reference(self) -> bool:
         """Whether the loss compares with the untrained policy."""
-        return self.trainer != "sft"
+        return self.trainer != "sft" and self.loss != "simpo"
 
     @property
     def reads(self) -> list[Literal["chosen", "rejected"]]:
         """The sides that training reads."""
-        return ["chosen", "rejected"] if self.has_reference else ["chosen"]
+        return ["chosen"] if self.trainer == "sft" else ["chosen", "rejected"]
 
     @property
     def arithmetic(self) -> Literal["float32", "bf16", "auto", "auto-bf16"]:

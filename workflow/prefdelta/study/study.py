@@ -12,11 +12,12 @@ from prefdelta.study.judges import Judge
 from prefdelta.study.models import Author, Model, World
 from prefdelta.study.paths import SHIPPED
 from prefdelta.study.recipe import Gates, Recipe
-from prefdelta.study.run import Run
+from prefdelta.study.run import Run, TrainingRun
 from prefdelta.study.sampling import Evaluation, Sampling
 from prefdelta.study.selections import Selection, SelectionError, parse
 from prefdelta.study.sources import BenchmarkSource, CorpusSource
 from prefdelta.study.strict import Count, Name, Strict
+from prefdelta.study.sweeps import Sweep
 
 
 class Cost(Strict):
@@ -99,6 +100,13 @@ class Study(Strict):
     )
     policies: list[str] = Field(min_length=1, description="models that are preference-tuned")
     methods: dict[Name, Recipe] = Field(description="training recipes")
+    sweeps: dict[Name, Sweep] = Field(
+        default={}, description="grids of a method's recipe, for an experiment with `figure: recipes`"
+    )
+    validation: str | None = Field(
+        default=None,
+        description="the suite on which the best recipe of a sweep is found; not the last, which answers are about",
+    )
     gates: Gates = Field(default=Gates(), description="when a training does not start; another threshold trains nothing again")
     cost: Cost | None = Field(default=None, description="without it, `whatif.csv` has tokens but neither hours nor a price")
     predictor: str | None = Field(
@@ -133,6 +141,30 @@ class Study(Strict):
                 drawn[draw_of(name, draw)] = generator.model_copy(update=update)
         return drawn
 
+    @model_validator(mode="after")
+    def _swept(self) -> "Study":
+        """The recipes of sweeps are methods of their own, and a sweep's name in an experiment stands for all of them."""
+        if problems := list(checks.sweeps_can_be_made(self)):
+            raise ValueError("\n".join(problems))
+        members = {name: sweep.recipes(self.methods[sweep.method]) for name, sweep in self.sweeps.items()}
+        for recipes in members.values():
+            self.methods.update({name: recipe for name, recipe in recipes.items() if name not in self.methods})
+        for experiment in self.experiments.values():
+            named = [list(members.get(name, [name])) for name in experiment.method]
+            experiment.method[:] = dict.fromkeys(name for names in named for name in names)
+        return self
+
+    @cached_property
+    def swept(self) -> dict[str, str]:
+        """method -> the one of whose sweep it is a recipe; itself where it is of none."""
+        of_sweeps = {name: sweep.method for sweep in self.sweeps.values() for name in sweep.recipes(self.methods[sweep.method])}
+        return {name: of_sweeps.get(name, name) for name in self.methods}
+
+    def training_run(self, method: str) -> TrainingRun:
+        """How a method's training runs; a recipe of a sweep without settings of its own has those of the method that is swept."""
+        own = self.run.methods
+        return own.get(method) or own.get(self.swept[method]) or TrainingRun()
+
     def draws(self, generator: str) -> list[str]:
         """The independent samples of ``generator``, itself first."""
         return [draw_of(generator, draw) for draw in range(self.generators[generator].draws)]
@@ -143,9 +175,20 @@ class Study(Strict):
         return {name: experiment for name, experiment in self.experiments.items() if experiment.figure != "profile"}
 
     @property
+    def compared(self) -> dict[str, Experiment]:
+        """The experiments whose arms are compared with each other; a sweep of recipes looks for the best."""
+        return {name: experiment for name, experiment in self.trained.items() if experiment.figure != "recipes"}
+
+    @property
     def answered_suite(self) -> str:
         """The suite that answers are about: the last one."""
         return list(self.suites)[-1]
+
+    @property
+    def validation_suite(self) -> str:
+        """The suite on which recipes are chosen: `validation`, which a study with such an experiment has."""
+        assert self.validation
+        return self.validation
 
     @cached_property
     def further_draws(self) -> set[str]:

@@ -19,6 +19,7 @@ from prefdelta.checkpoints.memory import fitting
 from prefdelta.run.atomic import write_text
 from prefdelta.run.errors import PrefdeltaError
 from prefdelta.study.lattice import Side
+from prefdelta.study.recipe import Recipe
 from prefdelta.study.strict import Strict
 from prefdelta.tables.io import read_table
 from prefdelta.tables.stages import Pairs
@@ -31,8 +32,21 @@ log = logging.getLogger(__name__)
 
 ERROR = "error.txt"  # what a process of several says to the one that launched it
 
-# Of a policy that equals its reference: -ln sigmoid(0), and 1 - sigmoid(0).
-FIRST_LOSS = {"dpo": math.log(2), "kto": 0.5}
+
+def first_loss(recipe: Recipe) -> float | None:
+    """The loss of a policy that equals its reference; None where no reference takes part.
+
+    From the formulas of TRL 1.16 (`DPOTrainer._compute_loss`, `KTOTrainer.kto_loss`) at log-ratios of zero: those that are
+    functions of the sigmoid give ln 2, ``apo_zero`` the sum of two halves, ``ipo`` (0 - 1 / (2 beta))^2.
+    """
+    if not recipe.has_reference:
+        return None
+    if recipe.trainer == "kto":
+        return 0.5
+    if recipe.loss == "ipo":
+        assert recipe.beta
+        return 1 / (2 * recipe.beta) ** 2
+    return 1.0 if recipe.loss == "apo_zero" else math.log(2)
 
 
 class Outcome(Strict):
@@ -69,11 +83,12 @@ class FirstLoss(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         recipe = self.training.settings.recipe
-        first, expected = logs.get("loss", math.nan), FIRST_LOSS.get(recipe.trainer)
+        first, expected = logs.get("loss", math.nan), first_loss(recipe)
         if state.global_step > 1 or expected is None or not math.isfinite(first):
             return
         # Bfloat16 rounds the log-probability of a long trace by a nat or more; references of another model are off by far more.
-        if not math.isclose(first, expected, abs_tol=0.2 if recipe.bf16 else 1e-4):
+        # Relative for IPO, whose loss is large where beta is small.
+        if not math.isclose(first, expected, rel_tol=1e-4, abs_tol=0.2 if recipe.bf16 else 1e-4):
             raise TrainingError(
                 f"the loss before {recipe.trainer}'s first step is {first:.6f}, not {expected:.4f}: the reference "
                 f"log-probabilities ({', '.join(map(str, self.training.references.values()))}) are not those of "

@@ -119,7 +119,7 @@ def make_trainer(
         trainer.watch()
         return trainer, *counts
 
-    stored = _stored(frame, training.references)
+    stored = _stored(frame, training.references) if recipe.has_reference else _margin(sides, recipe)
     arguments |= {"beta": recipe.beta, "precompute_ref_log_probs": True}
     if recipe.trainer == "kto":
         trainer = _kto_trainer(common, arguments, frame, sides, stored, training)
@@ -130,8 +130,8 @@ def make_trainer(
             **{f"ref_{side}_logps": logps for side, logps in stored.items()},
             NAME: frame["pair_id"].to_list(),
         }
-        loss = ["sigmoid_norm"] if recipe.length_normalised else ["sigmoid"]
-        settings = DPOConfig(**arguments, loss_type=loss)
+        arguments["loss_type"] = ["sigmoid_norm" if recipe.loss == "simpo" else recipe.loss]
+        settings = DPOConfig(**arguments, label_smoothing=recipe.label_smoothing or 0.0)
         trainer = StoredReferenceDPOTrainer(**common, args=settings, train_dataset=Dataset.from_dict(columns))
     trainer.watch()
     _pack(trainer)
@@ -212,6 +212,18 @@ def _stored(frame: pl.DataFrame, references: dict[Side, Path]) -> dict[Side, lis
             raise TrainingError(f"{missing} {side} traces have no reference in {references[side]}")
         columns[side] = joined["logp"].to_list()
     return columns
+
+
+def _margin(sides: dict[Side, Tokens], recipe: Recipe) -> dict[Side, list[float]]:
+    """What makes of `sigmoid_norm` the loss of SimPO, -ln sigmoid(beta x (mean chosen - mean rejected log-probability) - gamma)
+    (arXiv 2405.14734, equation 6): gamma / beta nats for each chosen token, nothing for rejected ones.
+
+    TRL has SimPO in its experimental CPOTrainer alone, which tokenises texts itself and pads; a test compares the losses. The
+    rewards that are logged are then less these constants.
+    """
+    assert recipe.beta and recipe.margin is not None
+    each: dict[Side, float] = {"chosen": recipe.margin / recipe.beta, "rejected": 0.0}
+    return {side: [each[side] * (len(ids) - start) for ids, start in sides[side]] for side in SIDES}
 
 
 def _adapter(recipe: Recipe) -> Any:
