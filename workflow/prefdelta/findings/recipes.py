@@ -10,9 +10,9 @@ import polars as pl
 
 from prefdelta.findings.experiment import BASE
 from prefdelta.findings.settings import RecipesFigureSettings, RecipesSettings, SweptRecipe
-from prefdelta.measure.intervals import contrast, holm, item_weights
+from prefdelta.measure.intervals import Interval, contrast, item_weights
 from prefdelta.measure.scores import clipped, item_scores, stack
-from prefdelta.measure.verdict import verdict
+from prefdelta.measure.verdict import decided, verdict
 from prefdelta.study.lattice import Cell
 from prefdelta.tables.check import Table
 from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table
@@ -50,6 +50,8 @@ class Recipes(Table):
     ci_high: float
     p_value: float = pa.Field(nullable=True, ge=0, le=1)
     p_holm: float = pa.Field(nullable=True, ge=0, le=1)
+    adjusted_low: float = pa.Field(nullable=True)
+    adjusted_high: float = pa.Field(nullable=True)
     n_items: int = pa.Field(gt=0)
     n_ungraded: int = pa.Field(ge=0)
     n_pair_sets: int = pa.Field(gt=0)
@@ -92,6 +94,7 @@ def tabulate_recipes(evals: dict[Cell, Path], bases: dict[str, Path], table: Pat
             for other, recipe in combinations(winners, 2)
             if other.policy == recipe.policy
         ]
+        tested: dict[str, list[tuple[dict[str, Any], Interval]]] = {}
         for recipe, versus, others in compared:
             own, is_best = scores[recipe.policy, recipe.recipe], any(recipe is winner for winner in winners)
             sides = [stack(seeds, place) for seeds in (*own, *others)]
@@ -102,9 +105,12 @@ def tabulate_recipes(evals: dict[Cell, Path], bases: dict[str, Path], table: Pat
             row |= {"n_ungraded": sum(seed[place].n_ungraded for seeds in (*own, *others) for seed in seeds)}
             row |= {"n_pair_sets": len(own), "n_seeds": len(own[0]), "best": is_best}
             row |= {"edge": _edge(recipe, settings.recipes) if is_best else None}
-            row |= {"p_value": interval.p_value if versus not in (None, BASE) else None}
             rows.append(row | clipped(interval, 0 if versus is None else -100))
-        _correct(rows[-len(compared) :])
+            if versus not in (None, BASE):
+                tested.setdefault(recipe.policy, []).append((rows[-1], interval))
+        for family in tested.values():
+            for (row, _), decision in zip(family, decided([interval for _, interval in family], limit=100), strict=True):
+                row |= decision
     write_result_table(rows_to_table(rows, Recipes), Recipes, table)
 
 
@@ -121,14 +127,6 @@ def _edge(best: SweptRecipe, recipes: list[SweptRecipe]) -> str | None:
         if len(values) > 1 and own in (min(values), max(values)):
             ends.append(f"{axis} {'lowest' if own == min(values) else 'highest'}")
     return ", ".join(ends) or None
-
-
-def _correct(rows: list[dict[str, Any]]) -> None:
-    """Adds ``p_holm`` to the differences between best recipes among ``rows``, by policy."""
-    for policy in dict.fromkeys(row["policy"] for row in rows):
-        tested = [row for row in rows if row["policy"] == policy and row["p_value"] is not None]
-        for row, p_holm in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
-            row["p_holm"] = p_holm
 
 
 def plot_recipes(table: Path, figure: Path, *, settings: RecipesFigureSettings) -> None:
@@ -180,8 +178,7 @@ def answer_recipes(results: pl.DataFrame, validation: str, answered: str) -> lis
         own, base = by_versus.pop(None), by_versus.pop(BASE)
         said = [f"on {answered} {_with_interval(own)}, a gain of {_with_interval(base, '+')}"]
         said += [
-            f"against {versus} "
-            + verdict(other["estimate"], other["ci_low"], other["ci_high"], other["p_holm"], words=("higher by", "lower by"))
+            f"against {versus} " + verdict(other | {"equivalent_within": None}, words=("higher by", "lower by"))
             for versus, other in by_versus.items()
         ]
         edge = f" At the edge of the grid ({row['edge']}): a better one may lie beyond it." if row["edge"] else ""
