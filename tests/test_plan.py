@@ -156,7 +156,7 @@ WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressio
         ("gates.truncated", 0.5, ["figure of what if"]),
         ("gates.judge_coverage", 0.5, []),
         ("cost", {"training_tokens_per_second": 1, "evaluation_tokens_per_second": 1, "price_per_hour": 1}, ["what if"]),
-        ("predictor", None, ["what if", "figure of what if"]),
+        ("predictor", str(build.CONFIG), ["what if", "figure of what if"]),  # any file
         (f"{EXPERIMENT}.seeds", 1, WITH_CELLS),
         (f"{EXPERIMENT}.title", "Another", ["figure", "figure of profile"]),
         (f"{EXPERIMENT}.question", "Another?", ["figure", "figure of profile", "claims", "answers"]),

@@ -12,7 +12,7 @@ from prefdelta.audit.delta_correction import BY_DELTA, DeltaCorrection
 from prefdelta.audit.judge_audit import JudgeAudit, judge_findings
 from prefdelta.findings.capability import Capability
 from prefdelta.findings.experiment import BASE, Results
-from prefdelta.forecast.prediction import Prediction
+from prefdelta.forecast.prediction import Prediction, prediction_lines
 from prefdelta.measure.intervals import LEVEL, holm
 from prefdelta.measure.verdict import verdict
 from prefdelta.study.selections import draw_for_seed, parse
@@ -193,13 +193,10 @@ def _dimension_claims(slopes: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def _prediction_claims(splits: pl.DataFrame) -> list[dict[str, Any]]:
-    caveat = "R^2 of predicted gains; the arms are those of this study and share generators and the policy."
-    rows = []
-    for row in splits.iter_rows(named=True):
-        r2, rank = ("unknown" if row[name] is None else f"{row[name]:.2f}" for name in ("r2", "spearman"))
-        claim = f"{row['split']}: R^2 {r2}, rank correlation {rank}, {row['n_arms']} arms"
-        rows.append({"question": PREDICTION, "claim": claim, "estimate": row["r2"], "test": NO_TEST, "caveat": caveat})
-    return rows
+    caveat = "The estimate is R^2. The arms are those of this study and share generators and policies; only frozen predictions "
+    caveat += "are by a fit on another one."
+    said = zip(prediction_lines(splits), splits["r2"], strict=True)
+    return [{"question": PREDICTION, "claim": line, "estimate": r2, "test": NO_TEST, "caveat": caveat} for line, r2 in said]
 
 
 def _judge_claims(audit: pl.DataFrame, reference_judge: str | None) -> list[dict[str, Any]]:

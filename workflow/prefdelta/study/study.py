@@ -1,6 +1,7 @@
 """The study: one configuration file as typed, validated settings."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -11,7 +12,6 @@ from prefdelta.study.experiments import Experiment
 from prefdelta.study.generators import SEED_OF_A_DRAW, DatasetGenerator, Generator, draw_of
 from prefdelta.study.judges import Judge
 from prefdelta.study.models import Model
-from prefdelta.study.paths import SHIPPED
 from prefdelta.study.recipe import Gates, Recipe
 from prefdelta.study.run import Run
 from prefdelta.study.sampling import Evaluation, Sampling
@@ -103,9 +103,15 @@ class Study(Strict):
     gates: Gates = Field(default=Gates(), description="when a training does not start; another threshold trains nothing again")
     cost: Cost | None = Field(default=None, description="without it, `whatif.csv` has tokens but neither hours nor a price")
     predictor: str | None = Field(
-        default=SHIPPED,
-        description=f"what predicts the gains in `tables/whatif.csv`: `{SHIPPED}` (shipped), the path of another study's "
-        "`tables/predictor.json`, or null for none",
+        default=None,
+        description="what predicts the gains in `tables/whatif.csv` before anything is trained: another study's "
+        "`results/{study}/tables/predictor.json`, which `snakemake --configfile {its configuration} -- {that path}` makes from "
+        "all arms that it trains; `tables/prediction.csv` (split `frozen`) has how well they came out",
+    )
+    replicates: str | None = Field(
+        default=None,
+        description="the folder of another study's results (`results/{study}`), which has all experiments of this one by name: "
+        "`tables/replication.csv` says of each of its claims whether it holds again here, with each policy of this study",
     )
     evaluation: Evaluation = Field(description="how every checkpoint is evaluated")
     bootstrap: Count = Field(default=2000, description="resamples behind every interval")
@@ -136,6 +142,12 @@ class Study(Strict):
     def trained(self) -> dict[str, Experiment]:
         """The experiments that train; a profile only looks at pairs."""
         return {name: experiment for name, experiment in self.experiments.items() if experiment.figure != "profile"}
+
+    @property
+    def others(self) -> list[str]:
+        """The studies whose results this one reads: their files are there, nothing to make."""
+        folders = [Path(file).parts for file in (self.predictor, self.replicates) if file]
+        return [parts[1] for parts in folders if parts[:1] == ("results",) and len(parts) > 1]
 
     @property
     def answered_suite(self) -> str:
