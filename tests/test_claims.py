@@ -31,9 +31,18 @@ def test_a_verdict_is_worded_from_the_test(estimate, low, high, p, words):
     assert verdict(estimate, low, high, p) == words
 
 
-def slope(fit, kind, term, estimate, p):
+def slope(fit, kind, term, estimate, p, policy="policy"):
     interval = {"estimate": estimate, "ci_low": estimate - 1, "ci_high": estimate + 1}
-    row = {"fit": fit, "kind": kind, "term": term, "suite": "ood", **interval, "p_value": p, "minimum_detectable": 1.5}
+    row = {
+        "fit": fit,
+        "policy": policy,
+        "kind": kind,
+        "term": term,
+        "suite": "ood",
+        **interval,
+        "p_value": p,
+        "minimum_detectable": 1.5,
+    }
     return {**row, "vif": 1.0, "r2": 0.5, "n_arms": 9, "n_items": 100}
 
 
@@ -64,6 +73,7 @@ def claims(tmp_path):
             suites=["id", "ood"],
             models={"weak": "weak-model", "strong": "strong-model"},
             reference_judge="exact",
+            original="",
         )
         tabulate_claims(
             write(list(slopes), Regressions, "regressions"),
@@ -72,6 +82,7 @@ def claims(tmp_path):
             write(list(audit), JudgeAudit, "judge_audit"),
             write(list(corrections), DeltaCorrection, "delta_correction"),
             {"ladder": write(results, Results, "ladder")},
+            None,
             tmp_path / "claims.csv",
             settings=settings,
         )
@@ -121,6 +132,8 @@ def test_trends_and_slopes_are_claims_and_slopes_are_corrected_together(claims):
     ]
     rows = claims([result("strong", "base", 8.0)], slopes)
     assert rows[0]["claim"].startswith("The gain, for each 10 points of generator-level delta: rises by +2.0")
+    rows = claims([result("strong", "base", 8.0)], [*slopes, slope("ladder", "trend", "generator_delta", 3.0, 0.001, "other")])
+    assert [row["claim"].partition(",")[0] for row in rows[:2]] == ["The gain of policy", "The gain of other"]
     by_dimension = [row for row in rows if row["question"] == DIMENSIONS]
     assert [row["p_holm"] for row in by_dimension] == pytest.approx([0.03, 0.002])
 

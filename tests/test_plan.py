@@ -58,6 +58,8 @@ PLANS = {  # what is planned -> (plan, words of its path)
     "regressions": (findings.tabulate_regressions, {}),
     "figure of regressions": (findings.plot_regressions, {}),
     "claims": (findings.tabulate_claims, {}),
+    "replication": (findings.tabulate_replication, {}),
+    "figure of replication": (findings.plot_replication, {}),
     "coverage": (audits.tabulate_coverage, {}),
     "decontamination": (audits.tabulate_decontamination, {}),
     "judge audit": (audits.tabulate_judge_audit, {}),
@@ -176,6 +178,15 @@ def test_a_change_reaches_the_jobs_that_depend_on_it_and_no_others(path, value, 
     change(changed_config, path, value)
     after, before = planned(load_study(changed_config)), planned(load_study(config()))
     assert {name for name in PLANS if after[name] != before[name]} == {*changed}
+
+
+def test_a_slope_is_of_one_policy():
+    first, second = list(build.config()["models"])[:2]
+    study = config(policy=[first, second])
+    study["policies"] = [first, second]
+    fits = content(load_study(study), "regressions")["fits"]
+    found = [(fit["fit"], {arm["policy"] for arm in fit["arms"]}) for fit in fits]
+    assert found == [("generator_delta", {first}), ("generator_delta", {second}), ("dimensions", {first})]
 
 
 def test_run_settings_reach_the_job_but_not_its_content():

@@ -283,7 +283,8 @@ INTERVALS = (
     "tabulate_regressions"
 )
 FIGURES = (
-    "plot_balance plot_capability plot_experiment plot_judge_audit plot_prediction plot_profile plot_regressions plot_whatif"
+    "plot_balance plot_capability plot_experiment plot_judge_audit plot_prediction plot_profile plot_regressions "
+    "plot_replication plot_whatif"
 )
 EDITS = {
     "a field of an audit": (

@@ -173,7 +173,7 @@ def test_a_fit_with_too_few_arms_is_left_out(regressions):
 
 def test_the_figure_shows_grids_and_slopes_and_says_them(table, tmp_path):
     gains = [
-        result(chosen, BASE, gain, rejected=rejected, generator_delta=ABILITY[chosen] - ABILITY[rejected])
+        result(chosen, BASE, gain, policy="p", rejected=rejected, generator_delta=ABILITY[chosen] - ABILITY[rejected])
         for chosen, rejected in SIDES
         for gain in [0.2 * (ABILITY[chosen] - ABILITY[rejected])]
     ]
@@ -184,5 +184,5 @@ def test_the_figure_shows_grids_and_slopes_and_says_them(table, tmp_path):
     caption = figure.with_suffix(".rst").read_text(encoding="utf-8").splitlines()
     said = [line for line in caption if line.startswith("- ")]
     assert len(said) == len(read_result_csv(table, Regressions))
-    assert said[0].startswith("- ladder, generator_delta: rises by +")
+    assert said[0].startswith("- ladder, p, generator_delta: rises by +")
     assert caption[0].startswith("**What does the gain depend on") and caption[-1].startswith("*Caveat.*")

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from prefdelta.answers.claims import DIMENSIONS, JUDGE, PREDICTION, Claims
+from prefdelta.answers.replication import REPLICATION
 from prefdelta.answers.settings import AnswersSettings
 from prefdelta.measure.pages import write_page
 from prefdelta.tables.io import read_result_csv
 
-SHOWN_BY = {DIMENSIONS: ["regressions"], JUDGE: ["judge_audit"], PREDICTION: ["prediction"]}
+SHOWN_BY = {DIMENSIONS: ["regressions"], JUDGE: ["judge_audit"], PREDICTION: ["prediction"], REPLICATION: ["replication"]}
 PAGE = """\
 <!doctype html>
 <html lang="en"><head><meta charset="utf-8">{{ policy }}<title>{{ study }}: answers</title>

@@ -7,6 +7,7 @@ import pandera.polars as pa
 import polars as pl
 
 from prefdelta.answers.regressions import Regressions
+from prefdelta.answers.replication import CAVEAT, REPLICATION, Replication, replication_lines
 from prefdelta.answers.settings import ClaimsSettings, Question
 from prefdelta.audit.delta_correction import BY_DELTA, DeltaCorrection
 from prefdelta.audit.judge_audit import JudgeAudit, judge_findings
@@ -57,6 +58,7 @@ def tabulate_claims(
     judge_audit: Path,
     delta_correction: Path,
     experiments: dict[str, Path],
+    replication: Path | None,
     table: Path,
     *,
     settings: ClaimsSettings,
@@ -83,6 +85,9 @@ def tabulate_claims(
     rows += _prediction_claims(read_result_csv(prediction, Prediction))
     rows += _judge_claims(audit, settings.reference_judge)
     rows += _correction_claims(read_result_csv(delta_correction, DeltaCorrection), settings.reference_judge)
+    if replication:
+        lines = replication_lines(read_result_csv(replication, Replication), settings.original)
+        rows += [{"question": REPLICATION, "claim": line, "test": NO_TEST, "caveat": CAVEAT} for line in lines]
     write_result_table(rows_to_table(rows, Claims), Claims, table)
 
 
@@ -96,7 +101,7 @@ def _slope_claims(asked: Question, slopes: pl.DataFrame) -> list[dict[str, Any]]
     """What an experiment's gain depends on: the trend of a ladder, the slopes of a grid."""
     rows = []
     for row in slopes.filter(fit=asked.experiment, kind="trend").iter_rows(named=True):
-        what = "The gain, for each 10 points of generator-level delta"
+        what = f"{_gain(row, slopes)}, for each 10 points of generator-level delta"
         rows.append(_claim(asked.question, asked.caveat, what, row, NESTED, row["p_value"]))
     words = {
         "chosen": "10 points of chosen accuracy",
@@ -104,9 +109,14 @@ def _slope_claims(asked: Question, slopes: pl.DataFrame) -> list[dict[str, Any]]
         "chosen + rejected": "10 points of both (0 if the delta alone counts)",
     }
     for row, p_holm in _terms(slopes, asked.experiment, "quality"):
-        what = f"The gain, for each {words[row['term']]}"
+        what = f"{_gain(row, slopes)}, for each {words[row['term']]}"
         rows.append(_claim(asked.question, asked.caveat, what, row, LEAST_SQUARES, p_holm))
     return rows
+
+
+def _gain(row: dict[str, Any], slopes: pl.DataFrame) -> str:
+    """Whose gain a slope is of, where it is not the only one of its fit."""
+    return "The gain" if slopes.filter(fit=row["fit"])["policy"].n_unique() == 1 else f"The gain of {row['policy']}"
 
 
 def _comparison_claims(asked: Question, compared: pl.DataFrame, greedy: pl.DataFrame) -> list[dict[str, Any]]:
@@ -162,9 +172,9 @@ def _least_agreement(
 
 
 def _terms(slopes: pl.DataFrame, fit: str, kind: str) -> list[tuple[dict[str, Any], float]]:
-    """The slopes of a fit, each with its corrected p-value."""
-    rows = slopes.filter(fit=fit, kind=kind).rows(named=True)
-    return list(zip(rows, holm([row["p_value"] for row in rows]), strict=True))
+    """The slopes of a fit, each with its p-value corrected for those of the same policy."""
+    found = slopes.filter(fit=fit, kind=kind).partition_by("policy", maintain_order=True)
+    return [each for rows in found for each in zip(rows.rows(named=True), holm(rows["p_value"].to_list()), strict=True)]
 
 
 def _weak_claims(arms: dict[str, dict[str, Any]], capability: pl.DataFrame, settings: ClaimsSettings) -> list[dict[str, Any]]:

@@ -25,13 +25,14 @@ PER = 10.0  # points of accuracy that a generator's slope is given for
 
 
 class Regressions(Table):
-    """What the gain (points of sampled accuracy over the base policy) depends on. Key: fit, term.
+    """What the gain (points of sampled accuracy over the base policy) depends on, for one policy. Key: fit, policy, term.
 
     Slopes are for 10 points of a generator's accuracy or of a generator-level delta (``quality``, ``trend``), and for a level of
     a mean sample-level delta (``dimensions``). ``vif``: variance inflation factor; ``r2``: of the whole fit.
     """
 
     fit: str
+    policy: str
     kind: str = pa.Field(isin=["trend", "quality", "dimensions"])
     term: str
     suite: str
@@ -46,7 +47,7 @@ class Regressions(Table):
     n_items: int = pa.Field(gt=0)
 
     class Config:
-        unique = ["fit", "term"]
+        unique = ["fit", "policy", "term"]
 
 
 def tabulate_regressions(
@@ -76,7 +77,14 @@ def tabulate_regressions(
         arms = fit.arms
         gains = Gains(arms, evals, bases, settings.suite, settings.bootstrap)
         sides = {side: [known[arm.chosen, arm.rejected] / PER for arm in arms] for side, known in accuracy.items()}
-        common = {"fit": fit.fit, "kind": fit.kind, "suite": settings.suite, "n_arms": len(arms), "n_items": gains.n_items}
+        common = {
+            "fit": fit.fit,
+            "policy": arms[0].policy,
+            "kind": fit.kind,
+            "suite": settings.suite,
+            "n_arms": len(arms),
+            "n_items": gains.n_items,
+        }
         if fit.kind == "trend":
             along = slope([better - worse for better, worse in zip(*sides.values(), strict=True)])
             rows.append(common | {"term": "generator_delta"} | _columns(gains.interval(along)))
@@ -106,20 +114,21 @@ def plot_regressions(table: Path, grids: dict[str, Path], figure: Path, *, setti
     from prefdelta.measure import plotting
 
     slopes = read_result_csv(table, Regressions)
-    fits = slopes.filter(pl.col("kind") != "trend").partition_by("fit", maintain_order=True)
+    fits = slopes.filter(pl.col("kind") != "trend").partition_by("fit", "policy", maintain_order=True)
     plot, panels = plotting.panels(max(1, len(fits)) * 2, width=4.6, height=3.6)
     for rows, panel, forest in zip(fits, panels[::2], panels[1::2], strict=False):
-        fit, kind = rows.row(0, named=True)["fit"], rows.row(0, named=True)["kind"]
+        fit, policy, kind = rows.select("fit", "policy", "kind").row(0)
+        title = f"{fit}, {policy}"
         if kind == "quality":
             gains = read_result_csv(grids[fit], Results).filter(pl.col("task").is_null())
-            gains = gains.filter(versus=BASE, suite=settings.suite, decoding="sampled")
+            gains = gains.filter(versus=BASE, suite=settings.suite, decoding="sampled", policy=policy)
             for index, chosen in enumerate(plotting.by_ability(gains, "chosen")):
                 line = gains.filter(chosen=chosen).sort("generator_delta")
                 bars, colour = plotting.errors(line), plotting.colour(index)
                 panel.errorbar(line["generator_delta"], line["estimate"], yerr=bars, fmt="o-", ms=4, color=colour, label=chosen)
             panel.axhline(0, color="black", lw=0.8)
             panel.axvline(0, color="black", lw=0.8)
-            panel.set(xlabel="generator-level delta (points of accuracy)", ylabel=plotting.GAIN_IN_TWO_LINES, title=fit)
+            panel.set(xlabel="generator-level delta (points of accuracy)", ylabel=plotting.GAIN_IN_TWO_LINES, title=title)
             panel.legend(title="chosen", fontsize=8)
             unit = "points of gain for 10 points of accuracy"
         else:
@@ -127,7 +136,7 @@ def plot_regressions(table: Path, grids: dict[str, Path], figure: Path, *, setti
             panel.barh(shown["term"].to_list(), shown["vif"].to_list(), color=plotting.GREY)
             panel.axvline(5, color="black", lw=0.8, ls=":")
             panel.invert_yaxis()
-            panel.set(xlabel="variance inflation (above 5: entangled)", title=f"{fit}, {rows['n_arms'][0]} arms")
+            panel.set(xlabel="variance inflation (above 5: entangled)", title=f"{title}, {rows['n_arms'][0]} arms")
             unit = "points of gain for one level of delta"
         bars, colour = plotting.errors(rows), plotting.colour(0)
         forest.errorbar(rows["estimate"], range(len(rows)), xerr=bars, fmt="o", ms=5, capsize=2, color=colour)
@@ -137,7 +146,8 @@ def plot_regressions(table: Path, grids: dict[str, Path], figure: Path, *, setti
         explained = rows["r2"].drop_nulls()
         forest.set(xlabel=unit, title=f"slopes (R² {explained[0]:.2f})" if len(explained) else "slopes")
     lines = [
-        f"{row['fit']}, {row['term']}: {verdict(row['estimate'], row['ci_low'], row['ci_high'], row['p_value'], 2)}"
+        f"{row['fit']}, {row['policy']}, {row['term']}: "
+        + verdict(row["estimate"], row["ci_low"], row["ci_high"], row["p_value"], 2)
         for row in slopes.iter_rows(named=True)
     ]
     plotting.save(

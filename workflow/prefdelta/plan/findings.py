@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
 
-from prefdelta.answers.settings import ClaimsSettings, FitSettings, Question, RegressionsSettings
+from prefdelta.answers.settings import ClaimsSettings, FitSettings, Question, RegressionsSettings, ReplicationSettings
 from prefdelta.findings.settings import ExperimentSettings, FigureSettings, GeneratorDeltasSettings, SuitesSettings
 from prefdelta.measure.settings import ArmSettings, Bootstrap, ComparedArm, SuiteSettings
 from prefdelta.plan.checkpoints import base
-from prefdelta.plan.job import Files, Job
+from prefdelta.plan.job import Files, Job, made_elsewhere
 from prefdelta.plan.pairs import pair_file
 from prefdelta.study import paths
 from prefdelta.study.generators import CheckpointGenerator
@@ -178,12 +180,14 @@ def tabulate_generator_deltas(study: Study, words: Mapping[str, str]) -> Job:
 
 
 def tabulate_regressions(study: Study, words: Mapping[str, str]) -> Job:
-    """Trends of ladders, qualities of grids, and the five deltas of all arms of the first policy, method and judge."""
-    fits = [
-        FitSettings(fit=name, kind=kind, arms=with_cells(study, dict.fromkeys(arms(study, name), experiment.seeds)))
-        for name, experiment in study.experiments.items()
-        for kind in (("trend",) if experiment.figure == "ladder" else ("quality",) if experiment.figure == "grid" else ())
-    ]
+    """Trends of ladders and qualities of grids, by policy, and the five deltas of all arms of the first policy, method, judge."""
+    kinds: dict[str, Literal["trend", "quality"]] = {"ladder": "trend", "grid": "quality"}
+    fits = []
+    for name, experiment in study.experiments.items():
+        for policy in study.policies if experiment.figure in kinds else []:
+            if own := [arm for arm in arms(study, name) if arm.policy == policy]:
+                of_policy = with_cells(study, dict.fromkeys(own, experiment.seeds))
+                fits.append(FitSettings(fit=name, kind=kinds[experiment.figure], arms=of_policy))
     first = (study.policies[0], next(iter(study.methods)), next(iter(study.judges)))
     everywhere = {arm: seeds for arm, seeds in trained_arms(study).items() if (arm.policy, arm.method, arm.judge) == first}
     fits.append(FitSettings(fit="dimensions", kind="dimensions", arms=with_cells(study, everywhere)))
@@ -210,10 +214,31 @@ def tabulate_claims(study: Study, words: Mapping[str, str]) -> Job:
     tables = ("regressions", "capability", "prediction", "judge_audit", "delta_correction")
     inputs: dict[str, Files] = {name: table(study, name) for name in tables}
     inputs["experiments"] = {name: table(study, name) for name in study.trained}
+    inputs["replication"] = [table(study, "replication")] if study.replicates else []
     settings = ClaimsSettings(
         questions=questions,
         suites=list(study.suites),
         models=models_of_generators(study),
         reference_judge=study.reference_judge,
+        original=_replication(study).original,
     )
     return Job(inputs, settings)
+
+
+def _replication(study: Study) -> ReplicationSettings:
+    return ReplicationSettings(study=study.study, suite=study.answered_suite, original=Path(study.replicates or "").name)
+
+
+def tabulate_replication(study: Study, words: Mapping[str, str]) -> Job:
+    """An empty table where the study replicates none. Raises ConfigError where tables of the other one are missing."""
+    inputs: dict[str, Files] = {"originals": {}, "experiments": {}, "original_slopes": [], "slopes": []}
+    if study.replicates:
+        folder, names = Path(study.replicates) / "tables", [*study.trained, "regressions"]
+        others = dict(zip(names, made_elsewhere([str(folder / f"{name}.csv") for name in names]), strict=True))
+        inputs["original_slopes"], inputs["slopes"] = [others.pop("regressions")], [table(study, "regressions")]
+        inputs |= {"originals": others, "experiments": {name: table(study, name) for name in others}}
+    return Job(inputs, _replication(study))
+
+
+def plot_replication(study: Study, words: Mapping[str, str]) -> Job:
+    return Job({"table": table(study, "replication")}, _replication(study))

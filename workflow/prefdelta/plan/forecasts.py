@@ -41,7 +41,7 @@ Reference = tuple[str, int, str, str]  # policy, length limit, arithmetic, gener
 
 def predictor_file(study: Study) -> list[str]:
     """The file that gains are predicted by; none where none are. Raises ConfigError."""
-    return [made_elsewhere(study.predictor)] if study.predictor else []
+    return made_elsewhere([study.predictor] if study.predictor else [])
 
 
 def _stored(study: Study) -> dict[Reference, str]:

@@ -57,14 +57,14 @@ def _dumped(settings: BaseModel | None) -> Any:
     return None if settings is None else settings.model_dump(mode="json")
 
 
-def made_elsewhere(file: str) -> str:
-    """``file``, which another study makes. Raises ConfigError where it is missing, so before any job starts."""
-    if not Path(file).is_file():
+def made_elsewhere(files: list[str]) -> list[str]:
+    """``files``, which another study makes. Raises ConfigError where some are missing, so before any job starts."""
+    if missing := " ".join(file for file in files if not Path(file).is_file()):
         raise ConfigError(
-            f"{file} is missing: another study makes it, and this one only reads it. With that study's configuration:\n"
-            f"    snakemake --configfile THAT-STUDY.yaml --cores all -- {file}"
+            f"{missing} is missing: another study makes it, and this one only reads it. With that study's configuration:\n"
+            f"    snakemake --configfile THAT-STUDY.yaml --cores all -- {missing}"
         )
-    return file
+    return files
 
 
 def derived_seed(study: Study, *names: object) -> int:

@@ -21,6 +21,7 @@ RESERVED = (
     "whatif",
     "overlap",
     "balance",
+    "replication",
 )
 
 
