@@ -122,7 +122,8 @@ def tabulate_prediction(
         split("held_out_pairs, by the mean alone", in_points(base, held_out(by_mean, wanted, same_pair))) | NO_CHOICE,
         _ceiling(gains, errors),
     ]
-    if by := planned["predictor"].drop_nulls().unique().to_list():
+    by = planned["predictor"].drop_nulls().unique().to_list()
+    if by and not by[0].startswith(f"{settings.study}, "):  # a copy of its own predictor has seen what it predicts
         splits.insert(0, split("frozen", predicted["predicted_frozen"]) | {"predictor": by[0]})
     write_result_table(rows_to_table(splits, Prediction), Prediction, table)
     write_result_table(_arm_table(settings.arms, measured, predicted), PredictedArms, arms)

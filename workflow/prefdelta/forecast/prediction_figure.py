@@ -58,7 +58,7 @@ def plot_prediction(table: Path, arms: Path, figure: Path, *, settings: SuiteSet
         caveat=f"Fitted and tested on the arms of {settings.study}, which share policies, prompts and evaluation items; but the "
         "split frozen is by a predictor of another study, which no training of this one has reached. Models of another kind or "
         "size need a fit of their own. Regret is among the arms of one policy and method; the best of them is found on other "
-        "seeds and items than it is compared on, so by luck a regret can be below 0.",
+        "items than it is compared on, so by luck a regret can be below 0.",
     )
 
 

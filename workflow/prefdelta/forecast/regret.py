@@ -7,6 +7,8 @@ import numpy as np
 
 from prefdelta.measure.intervals import Array, Interval, contrast
 
+FOLDS = 5
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -32,9 +34,9 @@ class Choices:
     def regret(self, sets: Sequence[Sequence[int]], guess: Array) -> Interval:
         """Accuracy (points) of the best arm minus that of the one with the largest ``guess`` (by arm), mean over ``sets``.
 
-        Of arms that are tied for the first place, the mean. Which arm is the best is found on other seeds and items than those on
-        which it is compared (`best`), so that luck makes no regret: where all arms are alike, it is 0 on average, and by luck
-        also below. Compared are the first n seeds, n being the fewest that an arm has.
+        Of arms that are tied for the first place, the mean. Which arm is the best is found on other items than those on which it
+        is compared (`best`), so that luck with single answers makes no regret; so it can come out below 0. Compared are the
+        first n seeds, n being the fewest that an arm has.
         """
         n_seeds = min(len(self.scores[arm]) for arms in sets for arm in arms)
         missed = []
@@ -48,15 +50,14 @@ class Choices:
 def best(scores: Array) -> Array:
     """(n_seeds, n_items) scores of the best of the arms in ``scores`` (n_arms, n_seeds, n_items).
 
-    For each seed and every second item, the best arm is the one with the largest mean over the other seeds (where there is but
-    one: that one) and the other half of the items.
+    On every fifth item, the best arm is the one with the largest mean over the other four fifths. The largest of all means would
+    be too large by the luck of its answers. Luck in training is on all items, and stays: leaving out seeds, too, takes more from
+    what is known of the arms than it gains (simulated with 12 and 30 arms, 2 and 3 seeds).
     """
-    _, n_seeds, n_items = scores.shape
-    odd, seeds = np.arange(n_items) % 2 == 1, np.arange(n_seeds)
-    found = np.empty((n_seeds, n_items))
-    for seed in seeds:
-        others = seeds != seed if n_seeds > 1 else seeds == seed
-        for half in (odd, ~odd):
-            arm = scores[:, others][:, :, ~half].mean(axis=(1, 2)).argmax()
-            found[seed, half] = scores[arm, seed, half]
+    n_items = scores.shape[2]
+    found = np.empty(scores.shape[1:])
+    for fold in range(FOLDS):
+        held = np.arange(n_items) % FOLDS == fold
+        arm = scores[:, :, ~held].mean(axis=(1, 2)).argmax()
+        found[:, held] = scores[arm][:, held]
     return found
