@@ -1,6 +1,7 @@
 """What do language models learn from preference pairs? Traces, ratings, pairs, checkpoints, evaluations, tables, figures."""
 
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -68,7 +69,6 @@ wildcard_constraints:
     **{
         word: r"[^/]+"
         for word in (
-            "study",
             "split",
             "model",
             "policy",
@@ -78,6 +78,8 @@ wildcard_constraints:
             "selection",
         )
     },
+    # Of the studies that this one reads nothing is made.
+    study=rf"(?!({'|'.join(map(re.escape, STUDY.others))})/)[^/]+",
     chosen=r"[^/]+?",
     rejected=r"[^/]+",
     seed=r"\d+",

@@ -242,3 +242,33 @@ use rule tabulate_capability as tabulate_claims with:
         **params(findings.tabulate_claims),
     message:
         "Table: all claims"
+
+
+use rule tabulate_capability as tabulate_replication with:
+    input:
+        unpack(inputs(findings.tabulate_replication)),
+    output:
+        **table("replication", "Answers", "claims of another study"),
+    log:
+        "results/{study}/logs/tables/replication.log",
+    benchmark:
+        "results/{study}/benchmarks/tables/replication.tsv"
+    params:
+        **params(findings.tabulate_replication),
+    message:
+        "Table: claims of another study"
+
+
+use rule plot_capability as plot_replication with:
+    input:
+        unpack(inputs(findings.plot_replication)),
+    output:
+        **figure("replication", "Answers", "claims of another study"),
+    log:
+        "results/{study}/logs/figures/replication.log",
+    benchmark:
+        "results/{study}/benchmarks/figures/replication.tsv"
+    params:
+        **plot_params(findings.plot_replication),
+    message:
+        "Figure: claims of another study"

@@ -75,8 +75,6 @@ use rule tabulate_capability as tabulate_prediction with:
         "results/{study}/logs/tables/prediction.log",
     benchmark:
         "results/{study}/benchmarks/tables/prediction.tsv"
-    wildcard_constraints:
-        study=STUDY.study,  # another study's predictor is a file that is there, nothing to make
     params:
         **params(forecasts.tabulate_prediction),
     message:

@@ -1,6 +1,7 @@
 """Small valid tables and configurations, from which a test changes one thing."""
 
 import copy
+import json
 import random
 from pathlib import Path
 
@@ -82,6 +83,15 @@ def pairs(n, seed=0, per_prompt=2, correct=None):
         row |= {f"delta_{name}": row[f"chosen_{name}"] - row[f"rejected_{name}"] for name in CRITERIA}
         rows.append(row)
     return pl.DataFrame(rows).select(list(Pairs.to_schema().columns))
+
+
+def predictor(path, **changes):
+    """Writes a predictor that expects more of a larger delta, in both terms."""
+    features = {"delta": 0.4, "generator_delta": 0.3, "chosen_over_policy": 0.2}
+    features = {name: {"mean": 0.1, "sd": 0.5, "coefficient": slope} for name, slope in features.items()}
+    made = {"study": "other", "suite": "out_of_domain", "made_by": "a test", "n_arms": 60, "intercept": 0.5}
+    path.write_text(json.dumps({**made, "held_out_error": 0.2, "features": features, **changes}))
+    return path
 
 
 def result(arm, versus, estimate, decoding="sampled", p=0.001, **changes):

@@ -40,7 +40,16 @@ def test_where_there_are_percentiles_only_they_are_the_verdict():
 def slope(fit, kind, term, estimate, p, p_holm=None, **changes):
     interval = {"estimate": estimate, "ci_low": estimate - 1, "ci_high": estimate + 1}
     interval |= {"adjusted_low": estimate - 1.5, "adjusted_high": estimate + 1.5}
-    row = {"fit": fit, "kind": kind, "term": term, "suite": "ood", **interval, "p_value": p, "minimum_detectable": 1.5}
+    row = {
+        "fit": fit,
+        "policy": "policy",
+        "kind": kind,
+        "term": term,
+        "suite": "ood",
+        **interval,
+        "p_value": p,
+        "minimum_detectable": 1.5,
+    }
     row |= {"primary": False, "p_holm": p if p_holm is None else p_holm, "standard_error": 0.5, "freedom": 3.0}
     return {**row, "vif": 1.0, "r2": 0.5, "n_arms": 9, "n_items": 100} | changes
 
@@ -77,6 +86,7 @@ def claims(tmp_path):
             suites=["id", "ood"],
             models={"weak": "weak-model", "strong": "strong-model"},
             reference_judge="exact",
+            original="",
         )
         tabulate_claims(
             write(list(slopes), Regressions, "regressions"),
@@ -86,6 +96,7 @@ def claims(tmp_path):
             write(list(audit), JudgeAudit, "judge_audit"),
             write(list(corrections), DeltaCorrection, "delta_correction"),
             {"ladder": write(results, Results, "ladder")},
+            None,
             tmp_path / "claims.csv",
             settings=settings,
         )

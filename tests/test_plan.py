@@ -68,6 +68,8 @@ PLANS = {  # what is planned -> (plan, words of its path)
     "regressions": (findings.tabulate_regressions, {}),
     "figure of regressions": (findings.plot_regressions, {}),
     "claims": (findings.tabulate_claims, {}),
+    "replication": (findings.tabulate_replication, {}),
+    "figure of replication": (findings.plot_replication, {}),
     "coverage": (audits.tabulate_coverage, {}),
     "decontamination": (audits.tabulate_decontamination, {}),
     "judge audit": (audits.tabulate_judge_audit, {}),
@@ -174,7 +176,7 @@ WITH_CELLS += ["sharpening", "recipes"]
         ("gates.truncated", 0.5, ["figure of what if"]),
         ("gates.judge_coverage", 0.5, []),
         ("cost", {"training_tokens_per_second": 1, "evaluation_tokens_per_second": 1, "price_per_hour": 1}, ["what if"]),
-        ("predictor", None, ["what if", "figure of what if"]),
+        ("predictor", str(build.CONFIG), ["what if", "figure of what if"]),  # any file
         ("smallest_effect", 2.0, ["experiment", "profile", "answers"]),
         (f"{EXPERIMENT}.seeds", 1, [*WITH_CELLS, "answers"]),
         (f"{EXPERIMENT}.title", "Another", ["figure", "figure of profile", "figure of recipes"]),
@@ -235,6 +237,15 @@ def test_what_seeds_vary_is_said_of_this_study():
     assert "One seed only" not in said
     change(study, f"{EXPERIMENT}.seeds", 1)
     assert "One seed only, so intervals over items alone: generator_delta" in content(load_study(study), "answers")["seeds"]
+
+
+def test_a_slope_is_of_one_policy():
+    first, second = list(build.config()["models"])[:2]
+    study = config(policy=[first, second])
+    study["policies"] = [first, second]
+    fits = content(load_study(study), "regressions")["fits"]
+    found = [(fit["fit"], {arm["policy"] for arm in fit["arms"]}) for fit in fits]
+    assert found == [("generator_delta", {first}), ("generator_delta", {second}), ("dimensions", {first})]
 
 
 def test_run_settings_reach_the_job_but_not_its_content():

@@ -2,17 +2,17 @@
 
 import json
 
+import build
 import numpy as np
 import polars as pl
 import pytest
 
 from prefdelta.forecast.prediction import PredictedArms, Prediction, tabulate_prediction
 from prefdelta.forecast.prediction_figure import plot_prediction
-from prefdelta.forecast.predictor import PredictorError, features, predict, read_predictor
+from prefdelta.forecast.predictor import PredictorError, features, in_log_odds, in_points, log_odds, predict, read_predictor
 from prefdelta.forecast.settings import PredictionSettings
 from prefdelta.forecast.whatif import WhatIf
 from prefdelta.measure.settings import ArmSettings, Bootstrap, SuiteSettings
-from prefdelta.study import paths
 from prefdelta.study.lattice import Cell
 from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table, write_table
 from prefdelta.tables.stages import Predictions
@@ -20,7 +20,6 @@ from prefdelta.tables.stages import Predictions
 QUALITY = {"a": 3.2, "b": 3.6, "c": 3.9, "d": 4.3, "e": 4.6}
 SHIFTS = {"full": 0.0, "top50-overall": 0.5, "bottom50-overall": -0.5}
 N_ITEMS, SAMPLES, BASE = 100, 5, 50.0
-SHIPPED = paths.predictor_file(paths.SHIPPED)
 
 
 def an_arm(chosen, rejected, selection="full", method="dpo", **words):
@@ -31,6 +30,7 @@ def an_arm(chosen, rejected, selection="full", method="dpo", **words):
     )
     numbers |= {"delta_overall": delta, "generator_delta_overall": generator_delta, "generator_delta": 30 * generator_delta}
     numbers |= {"n_pairs": 100.0, "n_steps": 10, "n_passes": 1.0, "n_seeds": 1, "base_accuracy": BASE, "chosen_correct": 0.5}
+    numbers |= dict.fromkeys(["predicted_gain", "predicted_low", "predicted_high"])
     names = {"policy": "policy", "method": method, "trainer": method, "judge": "j", "experiments": "x"}
     return {**numbers, **names, "chosen": chosen, "rejected": rejected, "selection": selection, **words}
 
@@ -40,8 +40,9 @@ def saturating(delta):
 
 
 def gain_of(row):
-    """The truth of these tests."""
-    return 3 + 20 * saturating(row["delta_overall"]) + 15 * saturating(row["generator_delta_overall"])
+    """The truth of these tests (points): linear in log-odds."""
+    odds = 0.1 + 1.2 * saturating(row["delta_overall"]) + 0.9 * saturating(row["generator_delta_overall"])
+    return float(in_points(np.array(row["base_accuracy"]), np.array(odds)))
 
 
 def every_arm():
@@ -93,9 +94,10 @@ def test_a_known_dependence_is_found_on_pairs_and_generators_that_were_held_out(
     assert splits["held_out_pairs, by the mean alone"]["r2"] <= 0
     assert arms["estimate"].to_list() == pytest.approx([gain_of(row) for row in rows], abs=0.11)
     made = read_predictor(tmp_path / "p.json")
-    assert made.residual_sd == pytest.approx(splits["held_out_pairs"]["rmse"])
     slopes = {name: feature.coefficient / feature.sd for name, feature in made.features.items() if feature.sd}
-    assert slopes == pytest.approx({"delta": 20, "generator_delta": 15}, rel=0.1)
+    assert slopes == pytest.approx({"delta": 1.2, "generator_delta": 0.9}, rel=0.1)
+    assert splits["noise_ceiling"]["r2"] > 0.9
+    assert "frozen" not in splits and arms["predicted_frozen"].null_count() == len(rows)
 
 
 def test_a_stored_predictor_says_what_the_fit_said(tmp_path):
@@ -103,8 +105,55 @@ def test_a_stored_predictor_says_what_the_fit_said(tmp_path):
     _, arms = tabulate(tmp_path, rows, [gain_of(row) for row in rows])
     predicted = predict(tmp_path / "p.json", rows_to_table(rows, WhatIf))
     assert predicted["predicted_gain"].to_list() == pytest.approx(arms["predicted_in_sample"].to_list())
-    half = (predicted["predicted_high"] - predicted["predicted_low"]) / 2
-    assert half.to_list() == pytest.approx([1.96 * read_predictor(tmp_path / "p.json").residual_sd] * len(rows), rel=1e-3)
+    ends = [in_log_odds(BASE, predicted[name].to_numpy()) for name in ("predicted_low", "predicted_high")]
+    assert (ends[1] - ends[0]) / 2 == pytest.approx(1.96 * read_predictor(tmp_path / "p.json").held_out_error, rel=1e-3)
+
+
+def test_log_odds_are_finite_even_about_half_and_back_again():
+    assert log_odds(np.array([0.0, 50.0, 100.0])) == pytest.approx([-np.log(201), 0, np.log(201)])
+    assert log_odds(np.array(80.0)) == pytest.approx(np.log(80.5 / 20.5))
+    base, gain = np.array([0.0, 3.0, 50.0, 97.0, 100.0]), np.array([100.0, -3.0, 7.5, 2.0, -40.0])
+    assert in_points(base, in_log_odds(base, gain)) == pytest.approx(gain)
+    # The same log-odds are fewer points where less is left to gain, and none leads beyond 0 or 100.
+    gains = in_points(np.array([50.0, 90.0, 99.0]), np.full(3, 1.0))
+    assert (np.diff(gains) < 0).all()
+    assert in_points(np.array([99.0, 1.0]), np.array([50.0, -50.0])) == pytest.approx([1.0, -1.0])
+
+
+def test_a_fit_at_one_accuracy_holds_at_another(tmp_path):
+    rows = every_arm()
+    tabulate(tmp_path, rows, [gain_of(row) for row in rows])
+    far = [row | {"base_accuracy": 85.0} for row in rows]
+    predicted = predict(tmp_path / "p.json", rows_to_table(far, WhatIf))["predicted_gain"].to_numpy()
+    assert predicted == pytest.approx([gain_of(row) for row in far], abs=1.5)
+    assert predicted.max() < 15 < max(map(gain_of, rows))
+
+
+def test_frozen_predictions_are_held_against_what_came_out(tmp_path):
+    """Two arms of a method that is predicted well, and two of one where the worse arm is put first."""
+    rows = [an_arm("e", "a"), an_arm("b", "a"), *(an_arm(chosen, "a", method="kto", trainer="kto") for chosen in "eb")]
+    guesses, gains = [30.0, 10.0, 30.0, 10.0], [30.0, 10.0, 4.0, 16.0]
+    rows = [
+        row | {"predicted_gain": guess, "predictor": "other, ood, sha256 0f"} for row, guess in zip(rows, guesses, strict=True)
+    ]
+    rows.append(an_arm("c", "a") | {"predicted_gain": None, "predictor": "other, ood, sha256 0f"})
+    splits, arms = tabulate(tmp_path, rows, [*gains, 50.0])
+    frozen = splits["frozen"]
+    assert (frozen["predictor"], frozen["n_arms"], frozen["n_choices"]) == ("other, ood, sha256 0f", 4, 2)
+    errors = np.array(gains) - guesses
+    assert frozen["rmse"] == pytest.approx(np.sqrt((errors**2).mean()))
+    assert frozen["r2"] == pytest.approx(1 - (errors**2).mean() / np.var(gains))
+    # 0 points are missed by DPO's choice and 12 by KTO's; at random half of 20 and half of 12.
+    assert frozen["regret"] == pytest.approx(6)
+    assert frozen["regret_at_random"] == pytest.approx(8)
+    assert frozen["regret_by_generator_delta"] == pytest.approx(6)
+    assert frozen["regret_low"] <= 6 <= frozen["regret_high"]
+    assert arms["predicted_frozen"].to_list() == [*guesses, None]
+    plot(tmp_path)
+    answer = (tmp_path / "figure.rst").read_text()
+    assert (
+        "points below the best (at random 8.0, by generator-level delta alone 6.0); predicted by other, ood, sha256 0f" in answer
+    )
 
 
 def test_nothing_is_predicted_from_noise(tmp_path):
@@ -158,7 +207,7 @@ def test_too_few_arms_predict_nothing(tmp_path):
     splits, arms = tabulate(tmp_path, rows, [gain_of(row) for row in rows])
     assert splits["held_out_pairs"]["n_arms"] == 0
     assert arms["predicted"].null_count() == len(rows)
-    assert read_predictor(tmp_path / "p.json").residual_sd is None
+    assert read_predictor(tmp_path / "p.json").held_out_error is None
     predicted = predict(tmp_path / "p.json", rows_to_table(rows, WhatIf))
     assert predicted["predicted_gain"].null_count() == 0
     assert predicted["predicted_low"].null_count() == len(rows)
@@ -174,22 +223,15 @@ def test_exchanged_sides_turn_the_generators_delta():
 def test_imitation_depends_on_the_chosen_side_alone():
     rows = [an_arm("e", "a", method="sft", trainer="sft", chosen_correct=share) for share in (0.3, 0.8)]
     worse, better = features(rows_to_table(rows, WhatIf)).rows(named=True)
-    assert worse == {"delta": 0, "generator_delta": 0, "chosen_over_policy": pytest.approx(-0.2)}
-    assert better["chosen_over_policy"] == pytest.approx(0.3)
+    assert worse == {"delta": 0, "generator_delta": 0, "chosen_over_policy": pytest.approx(np.log(30.5 / 70.5))}
+    assert better["chosen_over_policy"] == pytest.approx(np.log(80.5 / 20.5))
 
 
-def test_an_unknown_feature_gives_no_prediction():
-    known, unknown = predict(
-        SHIPPED, rows_to_table([an_arm("e", "a"), an_arm("e", "a", generator_delta_overall=None)], WhatIf)
-    ).rows()
+def test_an_unknown_feature_or_accuracy_gives_no_prediction(tmp_path):
+    rows = [an_arm("e", "a"), an_arm("e", "a", generator_delta_overall=None), an_arm("e", "a", base_accuracy=None)]
+    known, *unknown = predict(build.predictor(tmp_path / "p.json"), rows_to_table(rows, WhatIf)).drop("predictor").rows()
     assert None not in known
-    assert unknown == (None, None, None)
-
-
-def test_the_shipped_predictor_expects_more_of_a_larger_delta():
-    predicted = predict(SHIPPED, rows_to_table([an_arm(chosen, "a") for chosen in "bcde"], WhatIf))
-    assert predicted["predicted_gain"].is_sorted()
-    assert (predicted["predicted_high"] > predicted["predicted_gain"]).all()
+    assert unknown == [(None, None, None)] * 2
 
 
 def test_a_wrong_predictor_says_what_is_wrong(tmp_path):
@@ -199,16 +241,17 @@ def test_a_wrong_predictor_says_what_is_wrong(tmp_path):
     bad.write_text(json.dumps({"study": "s"}))
     with pytest.raises(PredictorError, match="suite: Field required"):
         read_predictor(bad)
-    other = read_predictor(SHIPPED).model_dump()
-    other["features"] = {"length": {"mean": 0, "sd": 1, "coefficient": 1}}
-    bad.write_text(json.dumps(other))
+    build.predictor(bad, features={"length": {"mean": 0, "sd": 1, "coefficient": 1}})
     with pytest.raises(PredictorError, match="length, not delta"):
         predict(bad, rows_to_table([an_arm("a", "b")], WhatIf))
+    build.predictor(bad, residual_sd=3.9)  # in points, as it was before log-odds
+    with pytest.raises(PredictorError, match="residual_sd: Extra inputs"):
+        read_predictor(bad)
 
 
 def test_the_figure_names_the_worst_arm(tmp_path):
     rows = every_arm()
-    gains = [gain_of(row) + (25 if (row["chosen"], row["selection"]) == ("e", "full") else 0) for row in rows]
+    gains = [gain_of(row) - (25 if (row["chosen"], row["selection"]) == ("e", "full") else 0) for row in rows]
     tabulate(tmp_path, rows, gains)
     plot(tmp_path)
     assert (tmp_path / "figure.svg").stat().st_size > 0

@@ -284,7 +284,7 @@ INTERVALS = (
 )
 FIGURES = (
     "plot_balance plot_capability plot_experiment plot_judge_audit plot_prediction plot_profile plot_regressions "
-    "plot_sharpening plot_whatif"
+    "plot_replication plot_sharpening plot_whatif"
 )
 EDITS = {
     "a field of an audit": (

@@ -209,7 +209,7 @@ def test_a_fit_with_too_few_arms_is_left_out(regressions):
 
 def test_the_figure_shows_grids_and_slopes_and_says_them(table, tmp_path):
     gains = [
-        result(chosen, BASE, gain, rejected=rejected, generator_delta=ABILITY[chosen] - ABILITY[rejected])
+        result(chosen, BASE, gain, policy="p", rejected=rejected, generator_delta=ABILITY[chosen] - ABILITY[rejected])
         for chosen, rejected in SIDES
         for gain in [0.2 * (ABILITY[chosen] - ABILITY[rejected])]
     ]

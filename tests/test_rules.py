@@ -16,7 +16,10 @@ RULES = re.findall(
     r"^(?:use )?rule (?:\w+ as )?(\w+)", "".join(map(Path.read_text, REPOSITORY.glob("rules/*.smk"))), re.MULTILINE
 )
 CELL = "policy/dpo/oracle/qwen-l_vs_qwen-s/full/seed0"
-STUDIES = {"smoke": ["report.html", f"export/{CELL}"], "small": ["models/llama-1B/base/manifest.json"]}  # with a repository
+STUDIES = {
+    "smoke": ["report.html", f"export/{CELL}", "figures/replication.png"],
+    "small": ["models/llama-1B/base/manifest.json"],
+}  # with a repository
 # In a process of its own, since a Snakefile that is read changes environment and logging: prints what rules declare.
 DECLARE = """
 import json, sys

@@ -1,6 +1,8 @@
 """What if: sizes, tokens, deltas, truncation and cost of arms before training, against values computed by hand."""
 
+import hashlib
 import json
+import math
 
 import build
 import polars as pl
@@ -17,7 +19,6 @@ from prefdelta.forecast.whatif_figure import plot_whatif
 from prefdelta.pairs.select import flip
 from prefdelta.plan import forecasts
 from prefdelta.run.errors import ConfigError
-from prefdelta.study import paths
 from prefdelta.study.dimensions import CRITERIA
 from prefdelta.study.lattice import Cell, PairSet
 from prefdelta.study.study import Cost
@@ -29,7 +30,6 @@ CHOSEN_TOKENS, REJECTED_TOKENS = [10, 20, 30, 60], [5, 5, 15, 15]  # as the poli
 PROMPT_TOKENS, WRITTEN = 8, 3  # WRITTEN: tokens of each of the base policy's 50 answers
 GATES = {"identical_pairs": 0.8, "truncated": 0.2}
 COST = Cost(training_tokens_per_second=10.0, evaluation_tokens_per_second=5.0, price_per_hour=36.0)
-SHIPPED = paths.predictor_file(paths.SHIPPED)
 
 
 def four_pairs():
@@ -207,17 +207,21 @@ def test_seeds_are_averaged_and_paid_for_together(whatif):
 
 def test_without_cost_and_predictor_neither_is_told(whatif):
     (row,) = whatif(an_arm())
-    unknown = ("training_hours", "evaluation_hours", "cost", "predicted_gain", "predicted_low", "predicted_high")
-    assert [row[name] for name in unknown] == [None] * 6
+    unknown = ("training_hours", "evaluation_hours", "cost", "predicted_gain", "predicted_low", "predicted_high", "predictor")
+    assert [row[name] for name in unknown] == [None] * 7
 
 
-def test_a_predictor_predicts_what_it_was_fitted_on(whatif):
-    (row,) = whatif(an_arm(), predictor=SHIPPED)
-    made = json.loads(SHIPPED.read_text())
+def test_a_predictor_predicts_in_log_odds_and_is_named_with_its_digest(whatif, tmp_path):
+    predictor = build.predictor(tmp_path / "predictor.json")
+    (row,) = whatif(an_arm(), predictor=predictor)
+    made = json.loads(predictor.read_text())
     terms = {"delta": 0.5 / (0.5 + 0.5), "generator_delta": 0.75 / (0.75 + 0.5), "chosen_over_policy": 0.0}
     scaled = {name: (terms[name] - one["mean"]) / one["sd"] * one["coefficient"] for name, one in made["features"].items()}
-    assert row["predicted_gain"] == pytest.approx(made["intercept"] + sum(scaled.values()))
-    assert row["predicted_low"] < row["predicted_gain"] < row["predicted_high"]
+    expected = math.log(40.5 / 60.5) + made["intercept"] + sum(scaled.values())  # the policy has 40 points
+    reached = {"predicted_gain": expected, "predicted_low": expected - 1.96 * 0.2, "predicted_high": expected + 1.96 * 0.2}
+    for name, odds in reached.items():
+        assert row[name] == pytest.approx(101 / (1 + math.exp(-odds)) - 0.5 - 40, abs=1e-3)
+    assert row["predictor"] == f"other, out_of_domain, sha256 {hashlib.sha256(predictor.read_bytes()).hexdigest()}"
 
 
 def test_what_a_study_tells_of_its_arms():
@@ -252,10 +256,21 @@ def test_a_beta_changes_nothing_and_a_batch_does():
     assert told(batch_size=16) != told()
 
 
-def test_a_study_is_not_predicted_by_its_own_arms():
-    with pytest.raises(ConfigError, match="predictor: that of the study itself"):
-        load_study({**build.config(), "predictor": "results/microworld/tables/predictor.json"})
-    assert load_study({**build.config(), "predictor": "results/other/tables/predictor.json"}).predictor
+@pytest.mark.parametrize("key, file", [("predictor", "./results/{}/tables/predictor.json"), ("replicates", "results/{}")])
+def test_a_study_is_not_held_against_itself(key, file):
+    with pytest.raises(ConfigError, match="predictor, replicates: results of the study itself"):
+        load_study({**build.config(), key: file.format("microworld")})
+    assert load_study({**build.config(), key: file.format("other")}).others == ["other"]
+
+
+def test_without_a_predictor_none_is_read_and_a_missing_one_is_told_with_the_command_that_makes_it(tmp_path):
+    assert load_study(build.config()).predictor is None
+    file = str(tmp_path / "predictor.json")
+    loaded = load_study({**build.config(), "predictor": file})
+    with pytest.raises(ConfigError, match=f"{file} is missing: another study makes it(?s:.*)snakemake --configfile .* -- {file}"):
+        forecasts.tabulate_whatif(loaded, {})
+    build.predictor(tmp_path / "predictor.json")
+    assert forecasts.tabulate_whatif(loaded, {}).files["predictor"] == [file]
 
 
 def test_the_words_name_the_arms_to_look_at(whatif, tmp_path):
@@ -279,8 +294,9 @@ def test_the_words_do_not_know_what_the_table_does_not(whatif, tmp_path):
     assert not [line for line in lines if "Predicted" in line]
 
 
-@pytest.mark.parametrize("predictor", [SHIPPED, None])
-def test_the_figure_says_where_its_prediction_comes_from(whatif, predictor, tmp_path):
+@pytest.mark.parametrize("predicted", [True, False])
+def test_the_figure_says_where_its_prediction_comes_from(whatif, predicted, tmp_path):
+    predictor = build.predictor(tmp_path / "predictor.json") if predicted else None
     given = {"full": four_pairs(), "top3-overall": four_pairs()[1:], "flipped-3": flip(four_pairs()[:3])}
     given = {pair_set(selection): pairs for selection, pairs in given.items()}
     whatif(*(an_arm(selection=named.selection) for named in given), given=given, predictor=predictor)
@@ -288,10 +304,10 @@ def test_the_figure_says_where_its_prediction_comes_from(whatif, predictor, tmp_
     write_result_table(rows_to_table([], Requests), Requests, requests)
     pairs = {named: tmp_path / f"j-{named.selection}.parquet" for named in given}
     tabulate_overlap(pairs, overlap, settings=OverlapSettings(groups=[list(pairs)]))
-    settings = WhatIfFigureSettings(study="s", suite="ood", shipped=True, **GATES)
+    settings = WhatIfFigureSettings(study="s", suite="ood", **GATES)
     plot_whatif(table, overlap, requests, predictor, figure, settings=settings)
     told, size = figure.with_suffix(".rst").read_text(), figure.with_suffix(".svg").stat().st_size
-    assert ("arms of the micro-world (out_of_domain)" in told) == (predictor is not None)
+    assert ("60 arms of the study other (out_of_domain)" in told) == predicted
     assert "Mean overall delta of 0 or less: good over bad, flipped-3." in told
     assert "own arms" not in told
     write_result_table(rows_to_table([], Overlap), Overlap, overlap)

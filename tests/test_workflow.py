@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import build
 import polars as pl
 import pytest
 import yaml
@@ -228,7 +229,7 @@ def test_another_studys_predictor_is_read_and_not_made(study):
     (study.folder / "config/predicted.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     predictor = study.folder / config["predictor"]
     predictor.parent.mkdir(parents=True)
-    shutil.copy(study.folder / "workflow/prefdelta/forecast/predictor.json", predictor)
+    build.predictor(predictor)
     assert study.planned(str(RESULTS / "tables/whatif.csv"), config="config/predicted.yaml") == {"tabulate_whatif": 1}
 
 

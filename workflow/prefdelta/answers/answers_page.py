@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from prefdelta.answers.claims import DIMENSIONS, JUDGE, PREDICTION, SHARPENING, Claims
+from prefdelta.answers.replication import REPLICATION
 from prefdelta.answers.settings import AnswersSettings
 from prefdelta.measure.intervals import LEVEL
 from prefdelta.measure.pages import write_page
 from prefdelta.tables.io import read_result_csv
 
 SHOWN_BY = {SHARPENING: ["sharpening"], DIMENSIONS: ["regressions"], JUDGE: ["judge_audit"], PREDICTION: ["prediction"]}
+SHOWN_BY[REPLICATION] = ["replication"]
 PAGE = """\
 <!doctype html>
 <html lang="en"><head><meta charset="utf-8">{{ policy }}<title>{{ study }}: answers</title>

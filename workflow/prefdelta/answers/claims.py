@@ -7,13 +7,14 @@ import pandera.polars as pa
 import polars as pl
 
 from prefdelta.answers.regressions import DEPARTURES, MIRRORED, Regressions
+from prefdelta.answers.replication import CAVEAT, REPLICATION, Replication, replication_lines
 from prefdelta.answers.settings import ClaimsSettings, Question
 from prefdelta.audit.delta_correction import BY_DELTA, DeltaCorrection
 from prefdelta.audit.judge_audit import JudgeAudit, judge_findings
 from prefdelta.findings.capability import Capability
 from prefdelta.findings.experiment import BASE, Results
 from prefdelta.findings.sharpening import Sharpening, beyond_temperature
-from prefdelta.forecast.prediction import Prediction
+from prefdelta.forecast.prediction import Prediction, prediction_lines
 from prefdelta.measure.intervals import LEVEL, Interval
 from prefdelta.measure.verdict import decided, departure_verdict, verdict
 from prefdelta.study.selections import draw_for_seed, parse
@@ -68,6 +69,7 @@ def tabulate_claims(
     judge_audit: Path,
     delta_correction: Path,
     experiments: dict[str, Path],
+    replication: Path | None,
     table: Path,
     *,
     settings: ClaimsSettings,
@@ -101,6 +103,9 @@ def tabulate_claims(
     rows += _prediction_claims(read_result_csv(prediction, Prediction))
     rows += _judge_claims(audit, settings.reference_judge)
     rows += _correction_claims(read_result_csv(delta_correction, DeltaCorrection), settings.reference_judge)
+    if replication:
+        lines = replication_lines(read_result_csv(replication, Replication), settings.original)
+        rows += [{"question": REPLICATION, "claim": line, "test": NO_TEST, "caveat": CAVEAT} for line in lines]
     write_result_table(rows_to_table([{"primary": False} | row for row in rows], Claims), Claims, table)
 
 
@@ -130,6 +135,11 @@ def _slope_claims(asked: Question, slopes: pl.DataFrame) -> list[dict[str, Any]]
         caveat = f"{asked.caveat} {MIRRORED}" if mirrored and row["term"] in ("chosen", "rejected") else asked.caveat
         rows.append(_claim(asked.question, caveat, what, row, F_TEST if row["term"] in DEPARTURES else OVER_ARMS))
     return rows
+
+
+def _gain(row: dict[str, Any], slopes: pl.DataFrame) -> str:
+    """Whose gain a slope is of, where it is not the only one of its fit."""
+    return "The gain" if slopes.filter(fit=row["fit"])["policy"].n_unique() == 1 else f"The gain of {row['policy']}"
 
 
 def _comparison_claims(asked: Question, compared: pl.DataFrame, greedy: pl.DataFrame) -> list[dict[str, Any]]:
@@ -214,13 +224,10 @@ def _dimension_claims(slopes: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def _prediction_claims(splits: pl.DataFrame) -> list[dict[str, Any]]:
-    caveat = "R^2 of predicted gains; the arms are those of this study and share generators and the policy."
-    rows = []
-    for row in splits.iter_rows(named=True):
-        r2, rank = ("unknown" if row[name] is None else f"{row[name]:.2f}" for name in ("r2", "spearman"))
-        claim = f"{row['split']}: R^2 {r2}, rank correlation {rank}, {row['n_arms']} arms"
-        rows.append({"question": PREDICTION, "claim": claim, "estimate": row["r2"], "test": NO_TEST, "caveat": caveat})
-    return rows
+    caveat = "The estimate is R^2. The arms are those of this study and share generators and policies; only frozen predictions "
+    caveat += "are by a fit on another one."
+    said = zip(prediction_lines(splits), splits["r2"], strict=True)
+    return [{"question": PREDICTION, "claim": line, "estimate": r2, "test": NO_TEST, "caveat": caveat} for line, r2 in said]
 
 
 def _judge_claims(audit: pl.DataFrame, reference_judge: str | None) -> list[dict[str, Any]]:

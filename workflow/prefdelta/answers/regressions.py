@@ -31,7 +31,7 @@ DEPARTURES = ("linearity", "additivity")  # terms that say by how much arms depa
 
 
 class Regressions(Table):
-    """What the gain (points of sampled accuracy over the base policy) depends on. Key: fit, among, term.
+    """What the gain (points of sampled accuracy over the base policy) depends on. Key: fit, policy, among, term.
 
     ``fit`` is the experiment (or dimensions), ``among`` the words that tell the arms from others of the experiment (null where
     all are in one fit). Slopes are for 10 points of a generator's accuracy or of a generator-level delta (``quality``,
@@ -43,6 +43,7 @@ class Regressions(Table):
     """
 
     fit: str
+    policy: str
     kind: str = pa.Field(isin=["trend", "quality", "dimensions"])
     among: str = pa.Field(nullable=True)
     term: str
@@ -64,7 +65,7 @@ class Regressions(Table):
     n_items: int = pa.Field(gt=0)
 
     class Config:
-        unique = ["fit", "among", "term"]
+        unique = ["fit", "policy", "among", "term"]
 
 
 def tabulate_regressions(
@@ -96,8 +97,8 @@ def tabulate_regressions(
         arms = fit.arms
         gains = Gains(arms, evals, bases, settings.suite, settings.ungraded)
         sides = {side: [known[arm.chosen, arm.rejected] / PER for arm in arms] for side, known in accuracy.items()}
-        common: dict[str, Any] = {"fit": fit.fit, "kind": fit.kind, "among": fit.among, "suite": settings.suite}
-        common |= {"primary": False, "n_arms": len(arms), "n_items": gains.n_items}
+        common: dict[str, Any] = {"fit": fit.fit, "policy": arms[0].policy, "kind": fit.kind, "among": fit.among}
+        common |= {"suite": settings.suite, "primary": False, "n_arms": len(arms), "n_items": gains.n_items}
         slopes: dict[str, Slope | None] = {}
         departures: dict[str, Departure | None] = {}
         inflation, r2 = [], None

@@ -36,12 +36,23 @@ class Question(Strict):
 
 
 class ClaimsSettings(Strict):
-    """Of `tabulate_claims`. ``models``: generator -> its model, where it is one of the study's."""
+    """Of `tabulate_claims`. ``models``: generator -> its model, where it is one of the study's. ``original``: the study whose
+    claims are asked again, if any.
+    """
 
     questions: list[Question]
     suites: list[str]
     models: dict[str, str]
     reference_judge: str | None
+    original: str
+
+
+class ReplicationSettings(Strict):
+    """Of `tabulate_replication` and `plot_replication`: on which suite, and what the other study's folder is called."""
+
+    study: str
+    suite: str
+    original: str
 
 
 class AnswersSettings(Strict):

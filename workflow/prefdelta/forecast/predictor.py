@@ -1,12 +1,16 @@
-"""The predictor of an arm's gain from what is known before it is trained: its fit, its file, and what it predicts."""
+"""The predictor of an arm's gain from what is known before it is trained: its fit, its file, and what it predicts.
 
+It works in log-odds of accuracy, so that what there is left to gain counts: from 95 points none gains another ten.
+"""
+
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from pydantic import ValidationError
-from scipy.special import ndtri
+from scipy.special import expit, logit, ndtri
 
 from prefdelta.measure.intervals import LEVEL, Array
 from prefdelta.run.errors import PrefdeltaError
@@ -15,6 +19,7 @@ from prefdelta.study.strict import Strict
 
 HALF = 0.5  # levels of delta at which half of the most that a delta can do is reached
 RIDGE = 1.0  # in standardised features: a prior as heavy as one arm
+SHRINKAGE = 0.5  # right and wrong answers that are added to each hundred
 
 
 class PredictorError(PrefdeltaError):
@@ -22,7 +27,7 @@ class PredictorError(PrefdeltaError):
 
 
 class Feature(Strict):
-    """Of the arms of the fit: ``mean`` and ``sd`` (0: it did not vary). ``coefficient``: points for one sd."""
+    """Of the arms of the fit: ``mean`` and ``sd`` (0: it did not vary). ``coefficient``: log-odds for one sd."""
 
     mean: float
     sd: float
@@ -30,15 +35,39 @@ class Feature(Strict):
 
 
 class Predictor(Strict):
-    """A fitted predictor. ``residual_sd``: of its predictions of held-out generator pairs (points); null where unknown."""
+    """A fitted predictor of gains in log-odds. ``held_out_error``: root mean square of its errors (log-odds) on generator pairs
+    that were held out; null where unknown.
+    """
 
     study: str
     suite: str
     made_by: str
     n_arms: int
     intercept: float
-    residual_sd: float | None
+    held_out_error: float | None
     features: dict[str, Feature]
+
+
+def log_odds(accuracy: Array) -> Array:
+    """Log-odds of ``accuracy`` (points), with half a right and half a wrong answer added to each hundred.
+
+    So it is finite at 0 and 100 points (-5.3 and 5.3), and larger suites do not reach farther: the empirical logistic transform
+    (Cox and Snell 1989, Analysis of Binary Data, section 2.1) as if of a hundred answers.
+    """
+    found: Array = logit((accuracy + SHRINKAGE) / (100 + 2 * SHRINKAGE))
+    return found
+
+
+def in_log_odds(base: Array, gain: Array) -> Array:
+    """What a ``gain`` over ``base`` (both in points) is in log-odds."""
+    return log_odds(np.clip(base + gain, 0, 100)) - log_odds(base)
+
+
+def in_points(base: Array, gain: Array) -> Array:
+    """What a ``gain`` in log-odds over ``base`` (points) is in points: the inverse of `in_log_odds`."""
+    reached = (100 + 2 * SHRINKAGE) * expit(log_odds(base) + gain) - SHRINKAGE
+    points: Array = np.clip(reached, 0, 100) - base
+    return points
 
 
 def saturating(delta: pl.Expr) -> pl.Expr:
@@ -46,21 +75,27 @@ def saturating(delta: pl.Expr) -> pl.Expr:
     return delta / (delta.abs() + HALF)
 
 
+def directions(arms: pl.DataFrame) -> pl.Series:
+    """-1 for ``arms`` whose selection exchanges the sides, else 1."""
+    kinds = [parse(draw_for_seed(name, 0)).kind for name in arms["selection"]]
+    return pl.Series([-1.0 if kind == "flipped" else 1.0 for kind in kinds], dtype=pl.Float64)
+
+
 def features(arms: pl.DataFrame) -> pl.DataFrame:
     """What gains are predicted from: a column each, for ``arms`` (`WhatIf`).
 
     Where training reads both sides: ``delta``, of the pairs as they were judged, and ``generator_delta``, of all traces of the
     two generators, which even pairs of small or negative delta carry along in how they are written (exchanged where the selection
-    exchanges the sides). Where it reads the chosen side alone (SFT): ``chosen_over_policy``, share of right answers minus the
-    policy's accuracy, since what imitates becomes no better than what it imitates.
+    exchanges the sides). Where it reads the chosen side alone (SFT): ``chosen_over_policy``, log-odds of right answers minus
+    those of the policy's, since what imitates becomes no better than what it imitates.
     """
     contrasts = pl.col("trainer") != "sft"
-    kinds = [parse(draw_for_seed(name, 0)).kind for name in arms["selection"]]
-    direction = pl.Series([-1.0 if kind == "flipped" else 1.0 for kind in kinds], dtype=pl.Float64)
+    right, base = arms["chosen_correct"].to_numpy(), arms["base_accuracy"].to_numpy()
+    ahead = pl.Series(log_odds(100 * right) - log_odds(base))
     return arms.select(
         delta=pl.when(contrasts).then(saturating(pl.col("delta_overall"))).otherwise(0.0),
-        generator_delta=pl.when(contrasts).then(saturating(pl.col("generator_delta_overall") * direction)).otherwise(0.0),
-        chosen_over_policy=pl.when(contrasts).then(0.0).otherwise(pl.col("chosen_correct") - pl.col("base_accuracy") / 100),
+        generator_delta=pl.when(contrasts).then(saturating(pl.col("generator_delta_overall") * directions(arms))).otherwise(0.0),
+        chosen_over_policy=pl.when(contrasts).then(0.0).otherwise(ahead),
     )
 
 
@@ -106,7 +141,7 @@ def read_predictor(predictor: Path) -> Predictor:
         return Predictor.model_validate_json(predictor.read_text(encoding="utf-8"))
     except OSError as error:
         raise PredictorError(
-            f"predictor: {predictor} can't be read ({error.strerror}); give a predictor.json, or name the one that is shipped"
+            f"predictor: {predictor} can't be read ({error.strerror}); give the `tables/predictor.json` of another study"
         ) from None
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors())
@@ -116,10 +151,11 @@ def read_predictor(predictor: Path) -> Predictor:
 
 
 def predict(predictor: Path, arms: pl.DataFrame) -> pl.DataFrame:
-    """Columns ``predicted_gain``, ``predicted_low`` and ``predicted_high`` (points) for ``arms`` (`WhatIf`), in their order.
+    """Columns ``predicted_gain``, ``predicted_low`` and ``predicted_high`` (points) for ``arms`` (`WhatIf`), in their order, and
+    ``predictor``: its study, suite and the SHA-256 of its file.
 
-    The interval (95 %) is that of generator pairs which the predictor was not fitted on. Null where a feature is unknown, or did
-    not vary in the fit and differs here. Raises PredictorError.
+    The interval (95 %) is that of generator pairs which the predictor was not fitted on. Null where a feature or the policy's
+    accuracy is unknown, or a feature did not vary in the fit and differs here. Raises PredictorError.
     """
     made = read_predictor(predictor)
     table = features(arms)
@@ -128,6 +164,10 @@ def predict(predictor: Path, arms: pl.DataFrame) -> pl.DataFrame:
     by_name = [made.features[name] for name in table.columns]
     means, sds, coefficients = (np.array([getattr(one, key) for one in by_name]) for key in ("mean", "sd", "coefficient"))
     predicted = Fit(means, sds, coefficients, made.intercept)(table.to_numpy())
-    half = np.nan if made.residual_sd is None else made.residual_sd * float(ndtri((1 + LEVEL) / 2))
-    columns = {"predicted_gain": predicted, "predicted_low": predicted - half, "predicted_high": predicted + half}
-    return pl.DataFrame(columns).with_columns(pl.all().fill_nan(None))
+    base = arms["base_accuracy"].to_numpy()
+    half = np.nan if made.held_out_error is None else made.held_out_error * float(ndtri((1 + LEVEL) / 2))
+    shifts = {"predicted_gain": 0.0, "predicted_low": -half, "predicted_high": half}
+    columns = {name: in_points(base, predicted + shift) for name, shift in shifts.items()}
+    digest = hashlib.sha256(predictor.read_bytes()).hexdigest()
+    named = pl.lit(f"{made.study}, {made.suite}, sha256 {digest}").alias("predictor")
+    return pl.DataFrame(columns).with_columns(pl.all().fill_nan(None)).with_columns(named)

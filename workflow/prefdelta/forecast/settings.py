@@ -59,14 +59,10 @@ class RequestsSettings(Strict):
 
 
 class WhatIfFigureSettings(Strict):
-    """Of `plot_whatif`. ``shipped``: whether the predictor is the one that comes with the package.
-
-    ``identical_pairs`` and ``truncated``: the gates that the caption names arms by.
-    """
+    """Of `plot_whatif`. ``identical_pairs`` and ``truncated``: the gates that the caption names arms by."""
 
     study: str
     suite: str
-    shipped: bool
     identical_pairs: float
     truncated: float
 

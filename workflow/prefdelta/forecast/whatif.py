@@ -48,7 +48,8 @@ class WhatIf(OfArms):
     pairs with an overall delta below 0; ``identical``: with equal texts; ``chosen_correct`` and ``rejected_correct`` are shares
     of graded answers. Shares are 0 to 1; deltas are in levels (-4 to 4), generator_delta and gains in points.
     ``generator_delta_overall``: mean rating of all traces by the arm's judge, chosen generator minus rejected one. Hours and
-    ``cost`` are those of all ``n_seeds`` cells together.
+    ``cost`` are those of all ``n_seeds`` cells together. ``predictor``: what predicted the gains: study, suite, and the
+    SHA-256 of its file.
     """
 
     trainer: str
@@ -88,6 +89,7 @@ class WhatIf(OfArms):
     predicted_gain: float = pa.Field(nullable=True)
     predicted_low: float = pa.Field(nullable=True)
     predicted_high: float = pa.Field(nullable=True)
+    predictor: str = pa.Field(nullable=True)
 
 
 def tabulate_whatif(

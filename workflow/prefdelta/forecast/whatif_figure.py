@@ -40,10 +40,9 @@ def plot_whatif(
     caveat = "Means over an arm's seeds. The budget leaves out traces and ratings, which are there already."
     if predictor:
         made = read_predictor(predictor)
-        source = "the micro-world" if settings.shipped else f"the study {made.study}"
         caveat += (
-            f" Gains are predicted by a fit on {made.n_arms} arms of {source} ({made.suite}): models, tasks and lengths of "
-            "another kind can gain more or less than their intervals say."
+            f" Gains are predicted by a fit on {made.n_arms} arms of the study {made.study} ({made.suite}): models, tasks and "
+            "lengths of another kind can gain more or less than their intervals say."
         )
         if made.study == settings.study:
             caveat += " Those are this study's own arms, so here the prediction is no test."

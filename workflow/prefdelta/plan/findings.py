@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Literal
 
-from prefdelta.answers.settings import ClaimsSettings, FitSettings, Question, RegressionsSettings
+from prefdelta.answers.settings import ClaimsSettings, FitSettings, Question, RegressionsSettings, ReplicationSettings
 from prefdelta.findings.settings import (
     ExperimentSettings,
     FigureSettings,
@@ -16,7 +17,7 @@ from prefdelta.findings.settings import (
 )
 from prefdelta.measure.settings import ArmSettings, Bootstrap, ComparedArm, SuiteSettings
 from prefdelta.plan.checkpoints import base
-from prefdelta.plan.job import Files, Job
+from prefdelta.plan.job import Files, Job, made_elsewhere
 from prefdelta.plan.pairs import pair_file
 from prefdelta.plan.shift import held_out
 from prefdelta.study import paths
@@ -279,10 +280,31 @@ def tabulate_claims(study: Study, words: Mapping[str, str]) -> Job:
     tables = ("regressions", "sharpening", "capability", "prediction", "judge_audit", "delta_correction")
     inputs: dict[str, Files] = {name: table(study, name) for name in tables}
     inputs["experiments"] = {name: table(study, name) for name in study.compared}
+    inputs["replication"] = [table(study, "replication")] if study.replicates else []
     settings = ClaimsSettings(
         questions=questions,
         suites=list(study.suites),
         models=models_of_generators(study),
         reference_judge=study.reference_judge,
+        original=_replication(study).original,
     )
     return Job(inputs, settings)
+
+
+def _replication(study: Study) -> ReplicationSettings:
+    return ReplicationSettings(study=study.study, suite=study.answered_suite, original=Path(study.replicates or "").name)
+
+
+def tabulate_replication(study: Study, words: Mapping[str, str]) -> Job:
+    """An empty table where the study replicates none. Raises ConfigError where tables of the other one are missing."""
+    inputs: dict[str, Files] = {"originals": {}, "experiments": {}, "original_slopes": [], "slopes": []}
+    if study.replicates:
+        folder, names = Path(study.replicates) / "tables", [*study.compared, "regressions"]
+        others = dict(zip(names, made_elsewhere([str(folder / f"{name}.csv") for name in names]), strict=True))
+        inputs["original_slopes"], inputs["slopes"] = [others.pop("regressions")], [table(study, "regressions")]
+        inputs |= {"originals": others, "experiments": {name: table(study, name) for name in others}}
+    return Job(inputs, _replication(study))
+
+
+def plot_replication(study: Study, words: Mapping[str, str]) -> Job:
+    return Job({"table": table(study, "replication")}, _replication(study))

@@ -27,7 +27,7 @@ from prefdelta.plan.findings import (
     with_cells,
 )
 from prefdelta.plan.generation import generator_sampling, requests_run
-from prefdelta.plan.job import Files, Job
+from prefdelta.plan.job import Files, Job, made_elsewhere
 from prefdelta.plan.rating import judge_requests
 from prefdelta.plan.training import reference_file
 from prefdelta.study import paths
@@ -40,8 +40,8 @@ Reference = tuple[str, int, str, str]  # policy, length limit, arithmetic, gener
 
 
 def predictor_file(study: Study) -> list[str]:
-    """The file that gains are predicted by; none where none are."""
-    return [str(paths.predictor_file(study.predictor))] if study.predictor else []
+    """The file that gains are predicted by; none where none are. Raises ConfigError."""
+    return made_elsewhere([study.predictor] if study.predictor else [])
 
 
 def _stored(study: Study) -> dict[Reference, str]:
@@ -103,7 +103,6 @@ def plot_whatif(study: Study, words: Mapping[str, str]) -> Job:
     settings = WhatIfFigureSettings(
         study=study.study,
         suite=study.answered_suite,
-        shipped=study.predictor == paths.SHIPPED,
         identical_pairs=study.gates.identical_pairs,
         truncated=study.gates.truncated,
     )

@@ -4,10 +4,12 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
+from prefdelta.run.errors import ConfigError
 from prefdelta.study.study import Study
 
 Files = str | Sequence[str] | Mapping[Any, str]  # a file, several in an order, or each with its key
@@ -53,6 +55,16 @@ Plan = Callable[[Study, Mapping[str, str]], Job]  # named as its rule, from the 
 
 def _dumped(settings: BaseModel | None) -> Any:
     return None if settings is None else settings.model_dump(mode="json")
+
+
+def made_elsewhere(files: list[str]) -> list[str]:
+    """``files``, which another study makes. Raises ConfigError where some are missing, so before any job starts."""
+    if missing := " ".join(file for file in files if not Path(file).is_file()):
+        raise ConfigError(
+            f"{missing} is missing: another study makes it, and this one only reads it. With that study's configuration:\n"
+            f"    snakemake --configfile THAT-STUDY.yaml --cores all -- {missing}"
+        )
+    return files
 
 
 def derived_seed(study: Study, *names: object) -> int:

@@ -17,7 +17,7 @@ def render_answers(study: Study, words: Mapping[str, str]) -> Job:
     for name, experiment in study.experiments.items():
         shown = [name, "regressions"] if experiment.figure == "grid" else [name]
         figures[experiment.question] = figures.get(experiment.question, []) + shown
-    names = [*study.experiments, "sharpening", "regressions", "judge_audit", "prediction"]
+    names = [*study.experiments, "sharpening", "regressions", "judge_audit", "prediction", *_again(study)]
     settings = AnswersSettings(
         study=study.study,
         suite=study.answered_suite,
@@ -50,16 +50,22 @@ def what_seeds_vary(study: Study) -> str:
     )
 
 
+def _again(study: Study) -> list[str]:
+    """What only a study has that replicates another one."""
+    return ["replication"] if study.replicates else []
+
+
 def reported(study: Study) -> list[str]:
     """Everything that the report shows."""
-    figures = [*study.experiments, "sharpening", "capability", "judge_audit", "balance", "whatif"]
+    figures = [*study.experiments, "sharpening", "capability", "judge_audit", "balance", "whatif", *_again(study)]
+    tables = [*study.experiments, *(name for name in RESERVED if name != "replication"), *_again(study)]
     profiles = [name for name in study.experiments if name not in study.trained]
     pages = [file.replace(".parquet", ".html") for name in profiles for file in profile_pairs(study, name).values()]
     return [
         paths.ANSWERS.format(study=study.study),
         *(figure(study, name) for name in figures),
         *(figure(study, name).replace(".png", ".rst") for name in figures),  # their captions
-        *(table(study, name) for name in [*study.experiments, *RESERVED]),
+        *(table(study, name) for name in tables),
         *dict.fromkeys(pages),
     ]
 

@@ -11,7 +11,6 @@ from prefdelta.study.endpoints import ServedEndpoint, TransformersEndpoint, Vllm
 from prefdelta.study.experiments import RESERVED
 from prefdelta.study.generators import CheckpointGenerator, DatasetGenerator, OpenAIGenerator
 from prefdelta.study.models import N_OPERATIONS, HubModel, MicroworldModel
-from prefdelta.study.paths import PREDICTOR
 from prefdelta.study.run import RequestsRun
 from prefdelta.study.selections import SelectionError, draw_for_seed
 from prefdelta.study.sources import BENCHMARKS, CORPORA, DOMAINS, BenchmarkSource
@@ -74,8 +73,8 @@ def models_exist(study: "Study") -> Iterator[str]:
             yield from _named(f"judges.{name}.endpoint.model", [judge.endpoint.model], study.models)
     yield from _named("reference_judge", [study.reference_judge] if study.reference_judge else [], study.judges)
     yield from _named("policies", study.policies, study.models)
-    if study.predictor and Path(study.predictor) == Path(PREDICTOR.format(study=study.study)):
-        yield "predictor: that of the study itself is made from its trained arms; give another study's"
+    if study.study in study.others:
+        yield "predictor, replicates: results of the study itself can't be read before they are there; give another study's"
     if "base" in study.methods:
         yield "methods.base: 'base' is the untuned policy; choose another name"
 

@@ -22,6 +22,7 @@ RESERVED = (
     "overlap",
     "balance",
     "sharpening",
+    "replication",
 )
 
 

@@ -1,8 +1,5 @@
 """Where every file of a study lies: the patterns that rules declare and people request."""
 
-import os
-from pathlib import Path
-
 _LATTICE = "{policy}/{method}/{judge}/{chosen}_vs_{rejected}/{selection}"
 
 PROMPTS = "results/{study}/prompts/{split}.parquet"
@@ -30,13 +27,3 @@ REPORT = "results/{study}/report.html"
 PROVENANCE = "results/{study}/provenance.rst"
 RECORDS = "results/{study}/records"  # of jobs, beside their logs
 ACCEPTED = "results/{study}/accepted.jsonl"  # what was kept after an edit without running
-
-SHIPPED = "micro-world"  # in place of a path: the predictor that comes with the package
-
-
-def predictor_file(predictor: Path | str) -> Path:
-    """Where a predictor lies that is named by its path, or `SHIPPED`."""
-    if str(predictor) != SHIPPED:
-        return Path(predictor)
-    # Relative, so that results that move with their clone are not made again.
-    return Path(os.path.relpath(Path(__file__).parents[1] / "forecast" / "predictor.json"))

@@ -1,6 +1,7 @@
 """The study: one configuration file as typed, validated settings."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -10,7 +11,6 @@ from prefdelta.study.experiments import Experiment
 from prefdelta.study.generators import SEED_OF_A_DRAW, DatasetGenerator, Generator, draw_of
 from prefdelta.study.judges import Judge
 from prefdelta.study.models import Author, Model, World
-from prefdelta.study.paths import SHIPPED
 from prefdelta.study.recipe import Gates, Recipe
 from prefdelta.study.run import Run, TrainingRun
 from prefdelta.study.sampling import Evaluation, Sampling
@@ -110,9 +110,15 @@ class Study(Strict):
     gates: Gates = Field(default=Gates(), description="when a training does not start; another threshold trains nothing again")
     cost: Cost | None = Field(default=None, description="without it, `whatif.csv` has tokens but neither hours nor a price")
     predictor: str | None = Field(
-        default=SHIPPED,
-        description=f"what predicts the gains in `tables/whatif.csv`: `{SHIPPED}` (shipped), the path of another study's "
-        "`tables/predictor.json`, or null for none",
+        default=None,
+        description="what predicts the gains in `tables/whatif.csv` before anything is trained: another study's "
+        "`results/{study}/tables/predictor.json`, which `snakemake --configfile {its configuration} -- {that path}` makes from "
+        "all arms that it trains; `tables/prediction.csv` (split `frozen`) has how well they came out",
+    )
+    replicates: str | None = Field(
+        default=None,
+        description="the folder of another study's results (`results/{study}`), which has all experiments of this one by name: "
+        "`tables/replication.csv` says of each of its claims whether it holds again here, with each policy of this study",
     )
     evaluation: Evaluation = Field(description="how every checkpoint is evaluated")
     smallest_effect: float | None = Field(
@@ -178,6 +184,12 @@ class Study(Strict):
     def compared(self) -> dict[str, Experiment]:
         """The experiments whose arms are compared with each other; a sweep of recipes looks for the best."""
         return {name: experiment for name, experiment in self.trained.items() if experiment.figure != "recipes"}
+
+    @property
+    def others(self) -> list[str]:
+        """The studies whose results this one reads: their files are there, nothing to make."""
+        folders = [Path(file).parts for file in (self.predictor, self.replicates) if file]
+        return [parts[1] for parts in folders if parts[:1] == ("results",) and len(parts) > 1]
 
     @property
     def answered_suite(self) -> str:
