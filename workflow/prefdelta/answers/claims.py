@@ -8,6 +8,7 @@ import polars as pl
 
 from prefdelta.answers.regressions import Regressions
 from prefdelta.answers.settings import ClaimsSettings, Question
+from prefdelta.answers.two_deltas import TwoDeltas, two_deltas_claims
 from prefdelta.audit.delta_correction import BY_DELTA, DeltaCorrection
 from prefdelta.audit.judge_audit import JudgeAudit, judge_findings
 from prefdelta.findings.capability import Capability
@@ -23,6 +24,7 @@ SELECTED = "How much of the delta of selected pairs is the judge's noise?"
 JUDGE = "Can the judge be trusted?"
 NESTED = "t, bootstrap over items in seeds"
 LEAST_SQUARES = "t, least squares over arms, bootstrap over items in seeds"
+CLUSTERED = "t, least squares within and between pairs of generators, bootstrap over items in seeds"
 DELTA_LEARNING = "Delta learning: do pairs of a chosen side that is weaker than the policy improve it?"
 DIMENSIONS = "In which dimension must the two sides differ?"
 PERCENTILES = "bootstrap over prompts"
@@ -51,6 +53,7 @@ class Claims(Table):
 
 
 def tabulate_claims(
+    two_deltas: Path,
     regressions: Path,
     capability: Path,
     prediction: Path,
@@ -61,7 +64,7 @@ def tabulate_claims(
     *,
     settings: ClaimsSettings,
 ) -> None:
-    """Writes the `Claims` of a study, those of experiments first, in the order of its questions.
+    """Writes the `Claims` of a study, those of crossed experiments first, then of others, in the order of its questions.
 
     Claims are about sampled accuracy on the last of the suites. Comparisons are corrected (Holm) within their experiment; a trend
     along a ladder is one test, made first; of a regression its slopes are corrected together.
@@ -69,6 +72,9 @@ def tabulate_claims(
     slopes, audit = read_result_csv(regressions, Regressions), read_result_csv(judge_audit, JudgeAudit)
     rows: list[dict[str, Any]] = []
     weak: dict[str, dict[str, Any]] = {}
+    crossed = read_result_csv(two_deltas, TwoDeltas)
+    for question in settings.questions:
+        rows += _crossed_claims(question, crossed.filter(experiment=question.experiment))
     for question in settings.questions:
         results = read_result_csv(experiments[question.experiment], Results)
         results = results.filter(pl.col("suite") == settings.suites[-1], pl.col("task").is_null())
@@ -90,6 +96,19 @@ def _claim(question: str, caveat: str, what: str, row: dict[str, Any], test: str
     words = verdict(row["estimate"], row["ci_low"], row["ci_high"], p_holm)
     kept = {name: row[name] for name in ("estimate", "ci_low", "ci_high", "p_value", "minimum_detectable")}
     return {"question": question, "claim": f"{what}: {words}", "caveat": caveat, **kept, "test": test, "p_holm": p_holm}
+
+
+def _crossed_claims(asked: Question, slopes: pl.DataFrame) -> list[dict[str, Any]]:
+    """What each of the two deltas buys, given the other; the slopes of sampled, and of greedy answers are corrected together."""
+    rows = []
+    for found in (slopes.filter(decoding=decoding) for decoding in ("sampled", "greedy")):
+        said = two_deltas_claims(found)
+        corrected = holm([row["p_value"] for _, row, _ in said])
+        rows += [
+            _claim(asked.question, f"{asked.caveat} {caveat}".strip(), what, row, CLUSTERED, p_holm)
+            for (what, row, caveat), p_holm in zip(said, corrected, strict=True)
+        ]
+    return rows
 
 
 def _slope_claims(asked: Question, slopes: pl.DataFrame) -> list[dict[str, Any]]:

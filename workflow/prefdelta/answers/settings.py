@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from prefdelta.measure.settings import ArmSettings, Bootstrap
+from prefdelta.measure.settings import ArmSettings, Bootstrap, ComparedArm
 from prefdelta.study.strict import Strict
 
 
@@ -18,6 +18,14 @@ class RegressionsSettings(Strict):
     """Of `tabulate_regressions`."""
 
     fits: list[FitSettings]
+    suite: str
+    bootstrap: Bootstrap
+
+
+class TwoDeltasSettings(Strict):
+    """Of `tabulate_two_deltas`. ``arms``: those of each crossed experiment."""
+
+    arms: dict[str, list[ComparedArm]]
     suite: str
     bootstrap: Bootstrap
 

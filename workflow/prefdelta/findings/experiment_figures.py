@@ -20,8 +20,12 @@ KIND_COLOURS = {"top": "#0072B2", "bottom": "#D55E00", "random": "#777777", "ful
 def plot_experiment(table: Path, figure: Path, *, settings: FigureSettings) -> None:
     """Plots an experiment's gains over the base policy, as ``settings.figure`` says."""
     results, suites = read_result_csv(table, Results).filter(pl.col("task").is_null()), settings.suites
-    gains = results.filter(versus=BASE, decoding="sampled")
-    plot = {"ladder": ladder, "bars": bars, "sweep": sweep, "grid": grid}[settings.figure](gains, suites)
+    gains = results.filter(versus=BASE)
+    kinds = {"ladder": ladder, "bars": bars, "sweep": sweep, "grid": grid}
+    if settings.figure == "crossed":
+        plot = crossed(gains.filter(suite=suites[-1]))
+    else:
+        plot = kinds[settings.figure](gains.filter(decoding="sampled"), suites)
     unit = f"Sampled accuracy on {suites[-1]} and paired differences (points), 95 % intervals:"
     answers = {unit: answer_experiment(results, settings.arms, suites[-1])}
     plotting.save(plot, figure, title=settings.title, question=settings.question, answers=answers, caveat=settings.caveat)
@@ -103,7 +107,7 @@ def sweep(gains: pl.DataFrame, suites: list[str]) -> Figure:
                 ms=5,
                 lw=1.4,
                 capsize=2,
-                color=KIND_COLOURS[rows["kind"][0]],
+                color=KIND_COLOURS.get(rows["kind"][0], plotting.colour(index)),
                 label=name,
             )
         panel.axhline(0, color="black", lw=0.8)
@@ -137,4 +141,24 @@ def grid(gains: pl.DataFrame, suites: list[str]) -> Figure:
         panel.set_yticks(range(len(chosen)), chosen)
         panel.set(xlabel="rejected generator", ylabel="chosen generator", title=suite)
     plot.colorbar(image, ax=panels, label=GAIN_IN_TWO_LINES)
+    return plot
+
+
+def crossed(gains: pl.DataFrame) -> Figure:
+    """Gain against the mean sample-level delta of an arm's pairs: a line for two generators, a panel for each decoding."""
+    plot, panels = plotting.panels(2, width=5.0, height=4.0, sharey=True)
+    lines = ["method", "judge", "policy", "chosen", "rejected"]
+    varying = [word for word in lines[:3] if gains[word].n_unique() > 1]
+    ordered = gains.sort("generator_delta", "mean_delta").partition_by(lines, maintain_order=True)
+    for panel, decoding in zip(panels, ("sampled", "greedy"), strict=True):
+        for index, rows in enumerate(line.filter(decoding=decoding) for line in ordered):
+            arm = rows.row(0, named=True)
+            sides = f"{arm['chosen']} over {arm['rejected']} ({arm['generator_delta']:+.0f})"
+            name, bars = ", ".join([*(arm[word] for word in varying), sides]), plotting.errors(rows)
+            x, y, colour = rows["mean_delta"], rows["estimate"], plotting.colour(index)
+            panel.errorbar(x, y, yerr=bars, fmt="o-", ms=5, lw=1.4, capsize=2, color=colour, label=name)
+        panel.axhline(0, color="black", lw=0.8)
+        panel.set(xlabel="mean sample-level delta of the pairs (levels)", title=f"{decoding} answers")
+    panels[0].set_ylabel("gain over the base policy (points of accuracy)")
+    panels[1].legend(title="generators (delta in points)", loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
     return plot

@@ -21,7 +21,7 @@ class FigureSettings(Strict):
     title: str
     question: str
     caveat: str
-    figure: Literal["ladder", "bars", "sweep", "grid", "profile"]
+    figure: Literal["ladder", "bars", "sweep", "grid", "crossed", "profile"]
     arms: list[str]
     suites: list[str]
 
