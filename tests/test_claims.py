@@ -6,6 +6,7 @@ from build import result
 from prefdelta.answers.claims import DELTA_LEARNING, DIMENSIONS, JUDGE, SELECTED, Claims, tabulate_claims
 from prefdelta.answers.regressions import Regressions
 from prefdelta.answers.settings import ClaimsSettings
+from prefdelta.answers.two_deltas import TwoDeltas
 from prefdelta.audit.delta_correction import DeltaCorrection
 from prefdelta.audit.judge_audit import JudgeAudit
 from prefdelta.findings.capability import Capability
@@ -44,7 +45,12 @@ def claims(tmp_path):
         return tmp_path / f"{name}.csv"
 
     def made(
-        results, slopes=(), audit=(), corrections=(), accuracies=(("policy", 50.0), ("weak-model", 30.0), ("strong-model", 70.0))
+        results,
+        slopes=(),
+        audit=(),
+        corrections=(),
+        crossed=(),
+        accuracies=(("policy", 50.0), ("weak-model", 30.0), ("strong-model", 70.0)),
     ):
         shape = {
             "family": "f",
@@ -66,6 +72,7 @@ def claims(tmp_path):
             reference_judge="exact",
         )
         tabulate_claims(
+            write(list(crossed), TwoDeltas, "two_deltas"),
             write(list(slopes), Regressions, "regressions"),
             write(capability, Capability, "capability"),
             write([], Prediction, "prediction"),
@@ -89,6 +96,27 @@ def test_every_comparison_is_a_claim_with_its_test(claims):
     assert {row["question"] for row in rows} == {"Does it help?"}
     assert rows[1]["p_holm"] == pytest.approx(0.9)
     assert rows[0]["caveat"] == "Known limits."
+
+
+def test_what_each_of_two_crossed_deltas_buys_is_said_first(claims):
+    words = {"experiment": "ladder", "policy": "p", "method": "dpo", "judge": "j", "suite": "ood", "minimum_detectable": 1.5}
+    words |= {"n_generator_pairs": 4, "n_selections": 4, "n_items": 9, "n_seeds": 2}
+    crossed = [
+        {**words, "decoding": decoding, "deltas": deltas, "term": term, "p_value": p}
+        | {"estimate": size, "ci_low": size - 1, "ci_high": size + 1}
+        for decoding in ("sampled", "greedy")
+        for deltas, size in (("judged", 3.0), ("corrected", 4.0))
+        for term, p in (("generator_delta", 0.01), ("sample_delta", 0.02), ("interaction", 0.5))
+    ]
+    rows = claims([result("strong", "base", 8.0)], [slope("ladder", "trend", "generator_delta", 2.0, 0.001)], crossed=crossed)
+    assert [row["claim"].partition(": ")[0] for row in rows[:2]] == [
+        "The gain, for each 10 points of generator-level delta at a fixed sample-level delta (dpo)",
+        "The gain, for each level of sample-level delta between fixed generators (dpo)",
+    ]
+    assert "greedy answers" in rows[3]["claim"] and "rises by +3.0" in rows[3]["claim"]
+    assert [row["p_holm"] for row in rows[:3]] == pytest.approx([0.03, 0.04, 0.5])
+    assert rows[0]["caveat"] == "Known limits. By deltas without the judge's noise: rises by +4.0 [+3.0, +5.0]."
+    assert rows[6]["claim"].startswith("The gain, for each 10 points of generator-level delta: rises by +2.0")
 
 
 def test_unequal_budgets_single_seeds_and_greedy_answers_are_caveats(claims):

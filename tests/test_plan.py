@@ -57,6 +57,7 @@ PLANS = {  # what is planned -> (plan, words of its path)
     "generator deltas": (findings.tabulate_generator_deltas, {}),
     "regressions": (findings.tabulate_regressions, {}),
     "figure of regressions": (findings.plot_regressions, {}),
+    "two deltas": (findings.tabulate_two_deltas, {}),
     "claims": (findings.tabulate_claims, {}),
     "coverage": (audits.tabulate_coverage, {}),
     "decontamination": (audits.tabulate_decontamination, {}),
@@ -122,7 +123,7 @@ def test_the_order_of_keys_changes_no_plan():
 
 
 BOOTSTRAPPED = ["experiment", "profile", "capability", "generator deltas", "judge audit", "delta correction", "regressions"]
-BOOTSTRAPPED += ["prediction", "export"]
+BOOTSTRAPPED += ["prediction", "export", "two deltas"]
 WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressions", "prediction", "profile"]
 
 
@@ -214,6 +215,17 @@ def test_a_reference_is_of_one_length_and_arithmetic_so_another_method_concerns_
     assert usual == training.train_policy(load_study(config()), CELL).files["references"]
     assert all("/64-bf16/" in file for file in short)
     assert not training.train_policy(loaded, {**CELL, "method": "sft"}).files["references"]
+
+
+def test_pairs_read_references_only_where_they_go_by_them_those_of_the_first_policy_and_method():
+    study = load_study(config())
+    words = {"study": "microworld", "judge": "oracle", "chosen": SECOND, "rejected": FIRST}
+    plain, by_margin = (
+        pairs.build_pairs(study, {**words, "selection": name}) for name in ("best_over_worst-5-overall", "largest_margin-5-overall")
+    )
+    assert plain.files["references"] == []
+    assert by_margin.files["references"] == training.train_policy(study, CELL).files["references"]
+    assert json.loads(by_margin.content)["settings"]["max_length"] == study.methods["dpo"].max_length
 
 
 def test_a_figure_needs_what_it_shows():
