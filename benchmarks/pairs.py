@@ -112,7 +112,7 @@ def child(kind: str, folder: str, top: int) -> None:
         with_pandas(files, output, top)
     else:
         settings = PairsSettings(judge="judge", selection=f"top{top}-overall" if top else "full", seed=0)
-        build_pairs(*files, output, settings=settings)
+        build_pairs(*files, [], output, settings=settings)
     seconds, cpu = time.perf_counter() - started, time.process_time() - used
     # Not getrusage's peak, which a process inherits from its parent.
     peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))

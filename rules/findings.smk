@@ -229,6 +229,21 @@ use rule plot_capability as plot_regressions with:
         "Figure: what the gain depends on"
 
 
+use rule tabulate_capability as tabulate_two_deltas with:
+    input:
+        unpack(inputs(findings.tabulate_two_deltas)),
+    output:
+        **table("two_deltas", "Findings", "what each delta buys", "two_deltas"),
+    log:
+        "results/{study}/logs/tables/two_deltas.log",
+    benchmark:
+        "results/{study}/benchmarks/tables/two_deltas.tsv"
+    params:
+        **params(findings.tabulate_two_deltas),
+    message:
+        "Table: what each delta buys, given the other"
+
+
 use rule tabulate_capability as tabulate_claims with:
     input:
         unpack(inputs(findings.tabulate_claims)),

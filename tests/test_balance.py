@@ -17,16 +17,15 @@ from prefdelta.audit.balance import (
     standardised_difference,
     tabulate_balance,
 )
-from prefdelta.audit.settings import BalancedExperiment, BalanceSettings
+from prefdelta.audit.settings import BalancedArm, BalancedExperiment, BalanceSettings
 from prefdelta.findings.experiment import budget_difference
-from prefdelta.measure.settings import ComparedArm
 from prefdelta.pairs.build import build_pairs
 from prefdelta.pairs.settings import PairsSettings
 from prefdelta.study.dimensions import DIMENSIONS
 from prefdelta.study.lattice import Cell, PairSet
 from prefdelta.study.selections import draw_for_seed
 from prefdelta.tables.io import read_result_csv, read_table, rows_to_table, write_table
-from prefdelta.tables.stages import Pairs, Ratings, Traces
+from prefdelta.tables.stages import Pairs, Ratings, References, Traces
 
 K = 250
 SELECTIONS = [f"top{K}-overall", f"matched{K}-overall", f"random{K}", f"flipped-{K}", "full"]
@@ -36,11 +35,12 @@ def pair_set(selection, seed=0, chosen="good"):
     return PairSet("j", chosen, "bad", draw_for_seed(selection, seed))
 
 
-def arm(selection, versus=(), seeds=1, chosen="good", name=None):
+def arm(selection, versus=(), seeds=1, chosen="good", name=None, references=None):
     words = {"policy": "p", "method": "dpo", "judge": "j", "chosen": chosen, "rejected": "bad", "selection": selection}
     sets = [pair_set(selection, seed, chosen) for seed in range(seeds)]
     cells = [Cell("p", "dpo", **vars(pairs), seed=seed) for seed, pairs in enumerate(sets)]
-    return ComparedArm(**words, arm=name or selection, versus={one: place for place, one in enumerate(versus)}, cells=cells)
+    versus = {one: place for place, one in enumerate(versus)}
+    return BalancedArm(**words, arm=name or selection, versus=versus, cells=cells, references=references)
 
 
 def traces_file(folder, generator):
@@ -51,14 +51,14 @@ def pairs_file(folder, pairs):
     return folder / f"{pairs.chosen}-{pairs.selection}.parquet"
 
 
-def balance(folder, *arms, table=None):
-    """The `Balance` of ``arms``, of which ``folder`` has the files."""
+def balance(folder, *arms, table=None, references=None):
+    """The `Balance` of ``arms``, of which ``folder`` has the files; ``references`` as of `tabulate_balance`."""
     table = table or folder / "balance.csv"
     cells = [cell for arm in arms for cell in arm.cells]
     traces = {name: traces_file(folder, name) for cell in cells for name in (cell.chosen, cell.rejected)}
     pairs = {cell.pairs: pairs_file(folder, cell.pairs) for cell in cells}
     settings = BalanceSettings(experiments=[BalancedExperiment(experiment="e", arms=list(arms))])
-    tabulate_balance(traces, pairs, table, settings=settings)
+    tabulate_balance(traces, pairs, references or {}, table, settings=settings)
     return read_result_csv(table, Balance)
 
 
@@ -118,7 +118,7 @@ def world(tmp_path_factory):
         for seed in range(2):
             pairs = pair_set(selection, seed)
             settings = PairsSettings(judge="j", selection=pairs.selection, seed=0)
-            build_pairs(*files, pairs_file(folder, pairs), settings=settings)
+            build_pairs(*files, [], pairs_file(folder, pairs), settings=settings)
     return folder
 
 
@@ -163,11 +163,16 @@ def test_every_covariate_of_a_few_pairs_by_hand(tmp_path, monkeypatch):
         pl.when(trace_id="c3").then(None).otherwise("answer").alias("answer"),
     )
     write_traces(tmp_path, "good", traces_of(pairs, "chosen", "good").with_columns(malformed))
-    table = balance(tmp_path, arm("some", ["full"]), arm("full"))
+    references = {("p", 30, "float32", name): tmp_path / f"{name}-references.parquet" for name in ("good", "bad")}
+    for (side, tokens), file in zip({"c": 10, "r": 20}.items(), references.values(), strict=True):
+        ids = [f"{side}{number}" for number in range(4)]
+        stored = {"trace_id": ids, "logp": [-5.0, -10.0, -20.0, -20.0], "n_prompt_tokens": [20] * 4, "n_tokens": [tokens] * 4}
+        write_table(pl.DataFrame(stored), References, file)
+    known = {"references": (30, "float32")}
+    table = balance(tmp_path, arm("some", ["full"], **known), arm("full", **known), references=references)
     assert table["covariate"].to_list() == list(COVARIATES)
-    assert table.select("experiment", "arm", "versus", "n_pairs", "n_pairs_versus").unique().rows() == [
-        ("e", "some", "full", 2, 4)
-    ]
+    numbers = table.select("experiment", "arm", "versus", "n_pairs", "n_pairs_versus", "n_prompts", "n_prompts_versus")
+    assert numbers.unique().rows() == [("e", "some", "full", 2, 4, 1, 2)]
     rows = {row["covariate"]: row for row in table.iter_rows(named=True)}
     # q0 has three right answers of four, q1 one of four.
     hand = {
@@ -179,6 +184,8 @@ def test_every_covariate_of_a_few_pairs_by_hand(tmp_path, monkeypatch):
         "rejected_correct": ([0, 1], [0, 1, 0, 0]),
         "chosen_well_formed": ([0, 1], [0, 1, 1, 0]),
         "rejected_well_formed": ([1, 1], [1, 1, 1, 1]),
+        "chosen_logp": ([-0.5, -1], [-0.5, -1, -2, -2]),
+        "rejected_logp": ([-0.5, -1], [-0.5, -1, -2, -2]),  # of 20 tokens, 10 fit
         "chosen_factuality": ([4, 5], [4, 5, 2, 3]),
         "delta_factuality": ([3, 3], [3, 3, 1, 2]),
     }
@@ -190,6 +197,13 @@ def test_every_covariate_of_a_few_pairs_by_hand(tmp_path, monkeypatch):
         assert row["imbalanced"] == (abs(expected) > 0.1), covariate
     assert not rows["chosen_well_formed"]["imbalanced"]
     assert rows["chosen_factuality"]["smd"] == pytest.approx(1 / math.sqrt((0.25 + 1.25) / 2))
+
+
+def test_an_arm_without_stored_references_has_no_log_probabilities(tmp_path):
+    pairs = build.pairs(4)
+    write_sets(tmp_path, pairs, full=pairs, some=pairs.head(2))
+    left = set(COVARIATES) - set(balance(tmp_path, arm("some", ["full"]), arm("full"))["covariate"])
+    assert left == {"chosen_logp", "rejected_logp"}
 
 
 def test_ungraded_answers_are_no_wrong_ones(tmp_path):

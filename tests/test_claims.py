@@ -6,6 +6,7 @@ from build import result
 from prefdelta.answers.claims import DELTA_LEARNING, DIMENSIONS, JUDGE, SELECTED, SHARPENING, Claims, tabulate_claims
 from prefdelta.answers.regressions import Regressions
 from prefdelta.answers.settings import ClaimsSettings
+from prefdelta.answers.two_deltas import TwoDeltas
 from prefdelta.audit.delta_correction import DeltaCorrection
 from prefdelta.audit.judge_audit import JudgeAudit
 from prefdelta.findings.capability import Capability
@@ -66,6 +67,7 @@ def claims(tmp_path):
         audit=(),
         corrections=(),
         sharpening=(),
+        crossed=(),
         accuracies=(("policy", 50.0), ("weak-model", 30.0), ("strong-model", 70.0)),
     ):
         shape = {
@@ -89,6 +91,7 @@ def claims(tmp_path):
             original="",
         )
         tabulate_claims(
+            write(list(crossed), TwoDeltas, "two_deltas"),
             write(list(slopes), Regressions, "regressions"),
             write(list(sharpening), Sharpening, "sharpening"),
             write(capability, Capability, "capability"),
@@ -130,6 +133,28 @@ def test_an_equivalence_is_a_claim(claims):
     (row,) = claims([result("strong", "zero", 0.2, p=0.5, equivalent_within=2.0, p_equivalent=0.01)])
     assert row["claim"].startswith("strong, against zero: equivalent within +-2")
     assert row["p_equivalent"] == pytest.approx(0.01)
+
+
+def test_what_each_of_two_crossed_deltas_buys_is_said_first(claims):
+    words = {"experiment": "ladder", "policy": "p", "method": "dpo", "judge": "j", "suite": "ood", "minimum_detectable": 1.5}
+    words |= {"n_generator_pairs": 4, "n_selections": 4, "n_items": 9, "n_seeds": 2}
+    crossed = [
+        {**words, "decoding": decoding, "deltas": deltas, "term": term, "p_value": p, "p_holm": 2 * p}
+        | {"estimate": size, "ci_low": size - 1, "ci_high": size + 1, "adjusted_low": size - 2, "adjusted_high": size + 2}
+        | {"standard_error": 0.5, "freedom": 3.0}
+        for decoding in ("sampled", "greedy")
+        for deltas, size in (("judged", 3.0), ("corrected", 4.0))
+        for term, p in (("generator_delta", 0.01), ("sample_delta", 0.02), ("interaction", 0.5))
+    ]
+    rows = claims([result("strong", "base", 8.0)], [slope("ladder", "trend", "generator_delta", 2.0, 0.001)], crossed=crossed)
+    assert [row["claim"].partition(": ")[0] for row in rows[:2]] == [
+        "The gain, for each 10 points of generator-level delta at a fixed sample-level delta (dpo)",
+        "The gain, for each level of sample-level delta between fixed generators (dpo)",
+    ]
+    assert "greedy answers" in rows[3]["claim"] and "rises by +3.0" in rows[3]["claim"]
+    assert [row["p_holm"] for row in rows[:3]] == pytest.approx([0.02, 0.04, 1.0])
+    assert rows[0]["caveat"] == "Known limits. By deltas without the judge's noise: rises by +4.0 [+2.0, +6.0]."
+    assert rows[6]["claim"].startswith("The gain, for each 10 points of generator-level delta: rises by +2.0")
 
 
 def test_unequal_budgets_single_seeds_and_greedy_answers_are_caveats(claims):

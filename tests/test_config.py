@@ -13,7 +13,7 @@ from prefdelta.configure.files import read_config
 from prefdelta.configure.keys import page, settings_within
 from prefdelta.configure.load import load_study, schema
 from prefdelta.run.errors import ConfigError
-from prefdelta.study.lattice import arms, check_names, controls, trained_cells
+from prefdelta.study.lattice import arms, check_names, controls, label, trained_cells
 from prefdelta.study.selections import GRAMMAR
 from prefdelta.study.study import Study
 
@@ -418,6 +418,44 @@ def test_arms_are_the_product_of_the_lists_without_arms_that_meet_themselves():
     found = [(arm.method, arm.chosen, arm.rejected, arm.selection) for arm in arms(loaded, "generator_delta")]
     assert len(found) == len(set(found)) == 2 * 2 * 2
     assert {(chosen, rejected) for _, chosen, rejected, _ in found} == {(FIRST, SECOND), (SECOND, FIRST)}
+
+
+def test_pairs_of_generators_can_be_listed_instead_of_two_sides():
+    sides = [[SECOND, FIRST], [THIRD, SECOND]]
+    changes = {"chosen": [], "rejected": [], "method": ["dpo", "sft"], "versus": [{"chosen": SECOND, "rejected": FIRST}]}
+    loaded = study(pairs=sides, **changes)
+    found = arms(loaded, "generator_delta")
+    assert [(arm.method, arm.chosen, arm.rejected) for arm in found] == [(m, *pair) for m in ("dpo", "sft") for pair in sides]
+    compared = [[(c.chosen, c.rejected) for c in controls(loaded, "generator_delta", arm)] for arm in found]
+    assert compared == [[], [(SECOND, FIRST)]] * 2
+    experiment = loaded.experiments["generator_delta"]
+    assert [label(experiment, arm) for arm in found][1] == f"dpo, {THIRD} over {SECOND}"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "words"),
+    [
+        ({"pairs": [[SECOND, FIRST]]}, "either `chosen` and `rejected`, or `pairs`"),
+        ({"chosen": []}, "either `chosen` and `rejected`, or `pairs`"),
+        ({"chosen": [], "rejected": [], "pairs": [[FIRST, FIRST]]}, f"pairs: '{FIRST}' is named twice"),
+        ({"chosen": [], "rejected": [], "pairs": [[SECOND, FIRST]] * 2}, f"'{SECOND} over {FIRST}' is named twice"),
+        ({"chosen": [], "rejected": [], "pairs": [["gwen", FIRST]]}, "pairs: 'gwen' is unknown"),
+        ({"figure": "crossed"}, "a crossed experiment has at least two pairs of generators, and two selections"),
+    ],
+)
+def test_sides_that_make_no_arms_are_told(experiment, words):
+    with pytest.raises(ConfigError) as error:
+        study(versus=[], **experiment)
+    assert words in str(error.value)
+
+
+def test_margins_need_a_method_with_a_reference():
+    content = build.config(chosen=[SECOND], rejected=[FIRST], selection=["largest_margin-5-overall"], versus=[], method=["sft"])
+    assert load_study(content).trained
+    content["methods"] = {"sft": content["methods"]["sft"]}
+    content["run"] = {}
+    with pytest.raises(ConfigError, match="goes by stored references, but no method of this study has any"):
+        load_study(content)
 
 
 def test_what_an_experiment_does_not_state_is_the_first_of_the_study():

@@ -182,7 +182,7 @@ def study(tmp_path):
             for named in sets:
                 sides = [file for side in ("good", "bad") for file in (traces[side], ratings[judge, side])]
                 pairs[named] = tmp_path / f"{judge}-{named.selection}.parquet"
-                build_pairs(*sides, pairs[named], settings=PairsSettings(judge=judge, selection=named.selection, seed=0))
+                build_pairs(*sides, [], pairs[named], settings=PairsSettings(judge=judge, selection=named.selection, seed=0))
             groups.append(CorrectedPairs(judge=judge, chosen="good", rejected="bad", selection=name, pair_sets=sets))
         settings = DeltaCorrectionSettings(
             groups=groups, seed=0, reference_judge=reference_judge, bootstrap=Bootstrap(n_resamples=300, seed=0)
@@ -217,6 +217,23 @@ def test_with_rounding_and_the_ends_of_the_scale_it_is_still_closer(study):
         assert 0 < row["reliability"] < 1
         # The reference's scale is wider: its ratings are not pulled in by the ends.
         assert abs(row["reference_judge_scaled"] - truth) < 0.1 * abs(truth)
+
+
+def test_the_best_of_both_generators_samples_over_the_worst_is_closer_without_noise(study):
+    expected, tabulate = study
+    names = ["best_over_worst-40-overall", "best_over_low-40-step_coherence", "right_over_wrong-10", "band80-overall-0to1-draw0"]
+    table, selected = tabulate("j", {name: [name] for name in names})
+    for name, row in table.items():
+        file = selected[name]
+        dimension = DIMENSIONS.index(row["criterion"]) if row["criterion"] in DIMENSIONS else slice(None)
+        chosen, rejected = (
+            np.mean([expected[trace][dimension].mean() for trace in file[f"{side}_trace_id"]]) for side in ("chosen", "rejected")
+        )
+        assert row["judged"] == pytest.approx(file[f"delta_{row['criterion']}"].mean())
+        if name.startswith("right_over_wrong"):
+            assert row["corrected"] == pytest.approx(row["judged"])
+        elif name.startswith("best"):
+            assert abs(row["corrected"] - (chosen - rejected)) < abs(row["judged"] - (chosen - rejected)) / 2
 
 
 def test_random_and_flipped_pairs_of_several_cells_are_as_judged(study):

@@ -24,7 +24,7 @@ from prefdelta.judge import rubric
 from prefdelta.run.errors import ConfigError, PrefdeltaError
 from prefdelta.study.dimensions import CRITERIA, DIMENSIONS, LEVELS
 from prefdelta.study.models import Chat
-from prefdelta.study.selections import STRATA, Selection, SelectionError, draw_for_seed, parse
+from prefdelta.study.selections import POOLED, STRATA, Selection, SelectionError, draw_for_seed, parse
 from prefdelta.tasks import find
 from prefdelta.tasks.latex import last_boxed
 
@@ -159,6 +159,7 @@ def test_a_configuration_file_is_keys_or_a_message_with_its_name(data, folder):
 def written(selection):
     """The name of a selection."""
     within = f"-within_{selection.within}" if selection.within else ""
+    band = f"{selection.least:.9g}to{selection.below:.9g}"
     return {
         "full": "full",
         "top": f"top{selection.k}-{selection.criterion}{within}",
@@ -166,18 +167,23 @@ def written(selection):
         "random": f"random{selection.k}{within}-draw{selection.draw}",
         "matched": f"matched{selection.k}-{selection.criterion}-draw{selection.draw}",
         "min": f"min{selection.least:g}-{selection.criterion}",
-    }.get(selection.kind, f"{selection.kind}-{selection.k}")
+        "band": f"band{selection.k}-{selection.criterion}-{band.replace('-', 'minus')}-draw{selection.draw}",
+    }.get(selection.kind, f"{selection.kind}-{selection.k}{f'-{selection.criterion}' if selection.criterion else ''}")
 
 
 K, CRITERION, DRAW = st.integers(1, 10**7), st.sampled_from(CRITERIA), st.integers(0, 10**4)
-WITHIN = st.sampled_from([None, "length"])
+WITHIN, TENTHS = st.sampled_from([None, "length"]), st.integers(-40, 40)
 SELECTIONS = (
     st.just(Selection("full"))
     | st.builds(Selection, st.sampled_from(["top", "bottom"]), k=K, criterion=CRITERION, within=WITHIN)
     | st.builds(Selection, st.just("random"), k=K, within=WITHIN, draw=DRAW)
     | st.builds(Selection, st.just("matched"), k=K, criterion=CRITERION, draw=DRAW)
     | st.builds(Selection, st.just("min"), least=st.integers(0, 40).map(lambda tenths: tenths / 10), criterion=CRITERION)
-    | st.builds(Selection, st.sampled_from([*STRATA, "flipped"]), k=K)
+    | st.builds(Selection, st.sampled_from([*STRATA, "flipped", "right_over_wrong"]), k=K)
+    | st.builds(Selection, st.sampled_from(POOLED[:-1]), k=K, criterion=CRITERION)
+    | st.tuples(TENTHS, TENTHS, K, CRITERION, DRAW)
+    .filter(lambda of: of[0] < of[1])
+    .map(lambda of: Selection("band", of[2], of[3], draw=of[4], least=of[0] / 10, below=of[1] / 10))
 )
 
 

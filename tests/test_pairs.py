@@ -18,7 +18,7 @@ from prefdelta.study.selections import SelectionError, parse
 from prefdelta.tables import io as tables
 from prefdelta.tables.check import TableError
 from prefdelta.tables.io import read_result_csv, read_table, write_table
-from prefdelta.tables.stages import Pairs, Ratings, Traces
+from prefdelta.tables.stages import Pairs, Ratings, References, Traces
 
 
 def five(trace_id, dimension):
@@ -26,16 +26,22 @@ def five(trace_id, dimension):
     return [rng.randint(1, 5) for _ in range(5)]
 
 
-def pair(folder, selection="full", levels=five, seed=0, judge="oracle", **traces):
-    """The pairs of generators ``c`` and ``r``, and the path they were to be written to."""
+def pair(folder, selection="full", levels=five, seed=0, judge="oracle", logps=None, **traces):
+    """The pairs of generators ``c`` and ``r``; ``logps`` gives (log-probability, tokens) of a trace by its id."""
     correct = {"c": traces.pop("chosen_correct", None), "r": traces.pop("rejected_correct", None)}
-    files = []
+    files, references = [], []
     for name in ("c", "r"):
         table = build.traces(name, correct=correct[name], **traces)
         write_table(table, Traces, folder / f"{name}.traces.parquet")
         write_table(build.ratings(table, levels), Ratings, folder / f"{name}.ratings.parquet")
         files += [folder / f"{name}.traces.parquet", folder / f"{name}.ratings.parquet"]
-    build_pairs(*files, folder / "pairs.parquet", settings=PairsSettings(judge=judge, selection=selection, seed=seed))
+        if logps:
+            names = ["trace_id", "n_prompt_tokens", "logp", "n_tokens"]
+            stored = pl.DataFrame([(trace, 10, *logps(trace)) for trace in table["trace_id"]], names, orient="row")
+            references.append(folder / f"{name}.references.parquet")
+            write_table(stored.select(list(References.to_schema().columns)), References, references[-1])
+    settings = PairsSettings(judge=judge, selection=selection, seed=seed, max_length=30)
+    build_pairs(*files, references, folder / "pairs.parquet", settings=settings)
     return read_table(folder / "pairs.parquet", Pairs)
 
 
@@ -104,6 +110,32 @@ def test_too_small_a_stratum_names_the_file_and_writes_none(tmp_path):
     assert not (tmp_path / "pairs.parquet").exists()
 
 
+def test_the_samples_of_both_generators_are_one_set_for_pairs_of_one_policy(tmp_path):
+    levels = {"q0:c:0": 4, "q0:c:1": 1, "q0:r:0": 5, "q0:r:1": 3, "q1:c:0": 2, "q1:c:1": 5, "q1:r:0": 4, "q1:r:1": 3}
+    found = pair(tmp_path, "best_over_worst-2-overall", lambda trace, _: [levels[trace]], n_prompts=2, samples=2)
+    sides = list(found.select("chosen_trace_id", "rejected_trace_id").iter_rows())
+    assert sides == [("q0:r:0", "q0:c:1"), ("q1:c:1", "q1:c:0")]
+    assert found.select("chosen_generator", "rejected_generator").rows() == [("r", "c"), ("c", "c")]
+    texts = dict(pl.concat([build.traces(name, 2, 2) for name in "cr"]).select("trace_id", "text").iter_rows())
+    assert [(row["chosen"], row["rejected"]) for row in found.iter_rows(named=True)] == [
+        (texts[chosen], texts[rejected]) for chosen, rejected in sides
+    ]
+    assert found["delta_overall"].to_list() == [4, 3]
+
+
+def test_margins_are_of_the_tokens_that_are_read(tmp_path):
+    levels = {"c": 5, "r": 1}
+    # Of q0's chosen trace 40 tokens, of which 20 fit beside the prompt: -0.5 each, as much as of the rejected one.
+    logps = {"q0:c:0": (-10.0, 40), "q0:r:0": (-10.0, 20), "q1:c:0": (-2.0, 10), "q1:r:0": (-4.0, 10)}
+    found = {
+        kind: pair(
+            tmp_path, f"{kind}_margin-1-overall", lambda trace, _: [levels[trace[3]]], logps=logps.get, n_prompts=2, samples=1
+        )["prompt_id"].to_list()
+        for kind in ("largest", "smallest")
+    }
+    assert found == {"largest": ["q1"], "smallest": ["q0"]}
+
+
 # Means of five ratings whose difference is 1.6 each time: 3.8 - 2.2, 5 - 3.4, and so on.
 SIXTEEN = {"q0": ([4, 4, 4, 4, 3], [2, 2, 2, 2, 3]), "q1": ([5] * 5, [3, 3, 3, 4, 4]), "q2": ([3, 3, 3, 2, 2], [1] * 5)}
 
@@ -127,13 +159,15 @@ def test_pairs_are_the_same_for_the_same_seed_whatever_the_order_of_traces(tmp_p
             path = tmp_path / f"{name}.{kind}.parquet"
             write_table(read_table(path, model).sample(fraction=1, shuffle=True, seed=1), model, path)
     files = [tmp_path / f"{name}.{kind}.parquet" for name in ("c", "r") for kind in ("traces", "ratings")]
-    build_pairs(*files, tmp_path / "again.parquet", settings=PairsSettings(judge="oracle", selection="random3-draw0", seed=0))
+    build_pairs(*files, [], tmp_path / "again.parquet", settings=PairsSettings(judge="oracle", selection="random3-draw0", seed=0))
     again = read_table(tmp_path / "again.parquet", Pairs)
     assert again.drop(pl.selectors.float()).equals(first.drop(pl.selectors.float()))
     assert again["delta_overall"].to_list() == pytest.approx(first["delta_overall"].to_list())
 
 
 FORMS = ["full", "min0.5-overall", "top7-overall", "bottom7-factuality", "random7-draw1", "both_wrong-4", "flipped-7"]
+FORMS += ["band8-factuality-minus1to1-draw0", "best_over_worst-7-overall", "best_over_low-7-overall", "right_over_wrong-7"]
+FORMS += ["largest_margin-7-overall"]
 BALANCED = ["top7-overall-within_length", "random7-within_length-draw1", "bottom7-factuality-within_correctness"]
 BALANCED += ["random7-within_correctness-draw1", "top7-overall-within_both_correct", "matched7-overall-draw1"]
 BALANCED += ["matched20-factuality-draw0"]
@@ -153,9 +187,10 @@ def test_pairs_built_in_parts_are_those_built_at_once(selection, tmp_path, monke
     def levels(trace_id, dimension):
         return [None] * 2 if trace_id in few else five(trace_id, dimension)
 
-    whole = pair(tmp_path, selection, levels, n_prompts=20, samples=3, **correct)
+    needs = {"logps": lambda trace: (-float(sum(map(ord, trace)) % 17), 9)} if "margin" in selection else {}
+    whole = pair(tmp_path, selection, levels, n_prompts=20, samples=3, **needs, **correct)
     in_small_parts(monkeypatch)
-    assert pair(tmp_path, selection, levels, n_prompts=20, samples=3, **correct).equals(whole)
+    assert pair(tmp_path, selection, levels, n_prompts=20, samples=3, **needs, **correct).equals(whole)
     assert whole.select("prompt_id", "pair_id").equals(whole.select("prompt_id", "pair_id").sort("prompt_id", "pair_id"))
     assert len(whole) > 3
 
@@ -178,7 +213,7 @@ def test_parts_of_shuffled_tables_give_the_same_pairs(tmp_path, monkeypatch):
             path = tmp_path / f"{name}.{kind}.parquet"
             write_table(read_table(path, model).sample(fraction=1, shuffle=True, seed=1), model, path)
     files = [tmp_path / f"{name}.{kind}.parquet" for name in ("c", "r") for kind in ("traces", "ratings")]
-    build_pairs(*files, tmp_path / "again.parquet", settings=PairsSettings(judge="oracle", selection="full", seed=0))
+    build_pairs(*files, [], tmp_path / "again.parquet", settings=PairsSettings(judge="oracle", selection="full", seed=0))
     assert read_table(tmp_path / "again.parquet", Pairs).equals(whole)
 
 
@@ -193,7 +228,7 @@ def test_a_key_that_is_in_two_parts_of_a_table_is_found(name, kind, model, tmp_p
     in_small_parts(monkeypatch)
     files = [tmp_path / f"{name}.{kind}.parquet" for name in ("c", "r") for kind in ("traces", "ratings")]
     with pytest.raises(TableError, match=rf"{path} breaks .* check unique, such as q0:{name}:0"):
-        build_pairs(*files, tmp_path / "again.parquet", settings=PairsSettings(judge="oracle", selection="full", seed=0))
+        build_pairs(*files, [], tmp_path / "again.parquet", settings=PairsSettings(judge="oracle", selection="full", seed=0))
     assert not (tmp_path / "again.parquet").exists()
 
 

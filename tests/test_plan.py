@@ -67,6 +67,7 @@ PLANS = {  # what is planned -> (plan, words of its path)
     "generator deltas": (findings.tabulate_generator_deltas, {}),
     "regressions": (findings.tabulate_regressions, {}),
     "figure of regressions": (findings.plot_regressions, {}),
+    "two deltas": (findings.tabulate_two_deltas, {}),
     "claims": (findings.tabulate_claims, {}),
     "replication": (findings.tabulate_replication, {}),
     "figure of replication": (findings.plot_replication, {}),
@@ -137,7 +138,7 @@ def test_the_order_of_keys_changes_no_plan():
 
 
 BOOTSTRAPPED = ["experiment", "profile", "capability", "generator deltas", "judge audit", "delta correction"]
-BOOTSTRAPPED += ["prediction", "export", "sharpening", "recipes"]
+BOOTSTRAPPED += ["prediction", "export", "sharpening", "recipes", "two deltas"]
 WITH_CELLS = ["experiment", "balance", "delta correction", "what if", "regressions", "prediction", "profile"]
 WITH_CELLS += ["sharpening", "recipes"]
 
@@ -287,6 +288,18 @@ def test_a_reference_is_of_one_length_and_arithmetic_so_another_method_concerns_
     for method in ("sft", "simpo"):  # have none
         loaded = load_study(study | {"methods": study["methods"] | {"simpo": simpo}})
         assert not training.train_policy(loaded, {**CELL, "method": method}).files["references"]
+
+
+def test_pairs_read_references_only_where_they_go_by_them_those_of_the_first_policy_and_method():
+    study = load_study(config())
+    words = {"study": "microworld", "judge": "oracle", "chosen": SECOND, "rejected": FIRST}
+    plain, by_margin = (
+        pairs.build_pairs(study, {**words, "selection": name})
+        for name in ("best_over_worst-5-overall", "largest_margin-5-overall")
+    )
+    assert plain.files["references"] == []
+    assert by_margin.files["references"] == training.train_policy(study, CELL).files["references"]
+    assert json.loads(by_margin.content)["settings"]["max_length"] == study.methods["dpo"].max_length
 
 
 def test_a_figure_needs_what_it_shows():

@@ -1,7 +1,9 @@
 """The selection grammar, and which pairs each form selects."""
 
+import itertools
 import math
 import random
+import statistics
 import string
 from collections import Counter
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from prefdelta.pairs.select import candidates, flip, select
 from prefdelta.study.dimensions import CRITERIA
-from prefdelta.study.selections import GRAMMAR, STRATA, WITHIN, Selection, SelectionError, draw_for_seed, parse
+from prefdelta.study.selections import GRAMMAR, POOLED, STRATA, WITHIN, Selection, SelectionError, draw_for_seed, parse
 
 K, CRITERION, SEED = st.integers(1, 10**6), st.sampled_from(CRITERIA), st.integers(0, 2**31)
 DRAW, ALIKE = st.integers(0, 99), st.sampled_from(WITHIN)
@@ -29,6 +31,12 @@ WELL_FORMED = st.one_of(
     st.builds(lambda k, w, d: (f"random{k}-within_{w}-draw{d}", Selection("random", k=k, within=w, draw=d)), K, ALIKE, DRAW),
     st.builds(lambda k, c, d: (f"matched{k}-{c}-draw{d}", Selection("matched", k=k, criterion=c, draw=d)), K, CRITERION, DRAW),
     st.builds(lambda x, c: (f"min{x}-{c}", Selection("min", criterion=c, least=x)), st.sampled_from([0, 1, 2.5]), CRITERION),
+    st.builds(
+        lambda k, c, b, d: (f"band{k}-{c}-{b[0]}-draw{d}", Selection("band", k, c, draw=d, least=b[1], below=b[2])),
+        *(K, CRITERION, st.sampled_from([("minus0.5to1", -0.5, 1), ("0to0.25", 0, 0.25), ("minus2tominus1.5", -2, -1.5)]), DRAW),
+    ),
+    st.builds(lambda s, k, c: (f"{s}-{k}-{c}", Selection(s, k=k, criterion=c)), st.sampled_from(POOLED[:-1]), K, CRITERION),
+    st.builds(lambda k: (f"right_over_wrong-{k}", Selection("right_over_wrong", k=k)), K),
     st.builds(lambda s, k: (f"{s}-{k}", Selection(s, k=k)), st.sampled_from(list(STRATA)), K),
     st.builds(lambda k: (f"flipped-{k}", Selection("flipped", k=k)), K),
 )
@@ -46,6 +54,9 @@ MALFORMED = [
     *("matched5-speed-draw1", "matched5-overall-within_length-draw1"),
     *("min1-overall-within_length", "flipped-5-within_length", "both_correct-5-within_length", "full-within_length"),
     pytest.param("top1٣-overall", id="digits of another script"),
+    *("band5-overall-0to1", "band5-overall-1to0-draw0", "band5-overall-1to1-draw0", "band5-overall--1to1-draw0"),
+    *("band5-overall-minus0to1-draw0", "band5-overall-minus1.to1-draw0", "band5-0to1-draw0", "band5-overall-0to-draw0"),
+    *("best_over_worst-5", "best_over_worst5-overall", "best_over_low-0-overall", "right_over_wrong-5-overall"),
 ]
 PAIRS = st.builds(build.pairs, st.integers(1, 40), SEED)
 
@@ -83,7 +94,10 @@ def test_any_other_text_is_answered_with_the_grammar(name):
     assert GRAMMAR in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["random5-draw07", "matched5-overall-draw07", "min1.50-overall", "min01-overall"])
+ALIASES = ["random5-draw07", "matched5-overall-draw07", "min1.50-overall", "min01-overall", "band5-overall-0to1.0-draw0"]
+
+
+@pytest.mark.parametrize("name", ALIASES)
 def test_a_selection_has_one_name_only_so_that_it_is_trained_once(name):
     with pytest.raises(SelectionError):
         parse(name)
@@ -154,8 +168,12 @@ def test_every_pair_is_drawn_about_equally_often():
         ("random5", "random5-draw3"),
         ("random5-within_length", "random5-within_length-draw3"),
         ("matched5-overall", "matched5-overall-draw3"),
+        ("band5-overall-minus1to0.5", "band5-overall-minus1to0.5-draw3"),
         *((name, name) for name in ("random5-draw1", "random5-within_length-draw1", "matched5-overall-draw1")),
-        *((name, name) for name in ("full", "top5-overall", "top5-overall-within_length", "flipped-5")),
+        *(
+            (name, name)
+            for name in ("full", "top5-overall", "top5-overall-within_length", "flipped-5", "best_over_low-5-overall")
+        ),
     ],
 )
 def test_only_random_selections_without_a_draw_are_others_for_every_seed(name, of_seed):
@@ -314,6 +332,145 @@ def test_matched_pairs_are_a_random_draw_of_all_that_are_alike():
     alike = build.pairs(20, correct=[(True, False)] * 20).with_columns(chosen_tokens=pl.lit(9), rejected_tokens=pl.lit(9))
     drawn = Counter(name for draw in range(400) for name in selected(alike, f"matched5-overall-draw{draw}")["pair_id"])
     assert 60 < min(drawn[name] for name in alike["pair_id"]) <= max(drawn.values()) < 140  # 100 +- 9
+
+
+BANDS = st.sampled_from([(-1.0, 1.0), (0.0, 1.0), (-2.0, -0.5), (-0.25, 0.25)])
+
+
+def band_name(k, criterion, band, draw):
+    return f"band{k}-{criterion}-{'to'.join(f'{level:g}'.replace('-', 'minus') for level in band)}-draw{draw}"
+
+
+def quarters(pairs, criterion, band):
+    """The ids of pairs in each quarter of ``band``, by hand."""
+    edges = [band[0] + (band[1] - band[0]) * place / 4 for place in range(5)]
+    deltas = list(pairs.select("pair_id", f"delta_{criterion}").iter_rows())
+    return [{name for name, delta in deltas if low <= delta + 1e-9 < high} for low, high in itertools.pairwise(edges)]
+
+
+@given(st.builds(build.pairs, st.integers(1, 200), SEED), CRITERION, BANDS, st.integers(1, 30), SEED, DRAW)
+def test_a_band_has_equally_many_pairs_of_each_quarter_or_says_what_it_has_room_for(pairs, criterion, band, k, seed, draw):
+    pairs = pairs.with_columns(pl.col(f"delta_{criterion}").round(9))
+    there, name = quarters(pairs, criterion, band), band_name(k, criterion, band, draw)
+    shares = [k * (place + 1) // 4 - k * place // 4 for place in range(4)]
+    if all(len(ids) >= share for ids, share in zip(there, shares, strict=True)):
+        found = set(selected(pairs, name, seed)["pair_id"])
+        assert [len(found & ids) for ids in there] == shares
+        assert len(found) == k
+    else:
+        with pytest.raises(SelectionError, match=r"asks for \d+( pairs with a delta from|, but there are only \d+ pairs)"):
+            selected(pairs, name, seed)
+
+
+def test_a_quarter_with_too_few_pairs_is_named_with_what_the_band_has_room_for():
+    deltas = [0.0] * 9 + [0.25] * 9 + [0.5] * 2 + [0.75] * 9 + [1.0] * 9
+    pairs = build.pairs(38).with_columns(delta_overall=pl.Series(deltas))
+    assert Counter(selected(pairs, "band8-overall-0to1-draw0")["delta_overall"]) == dict.fromkeys((0, 0.25, 0.5, 0.75), 2)
+    with pytest.raises(SelectionError, match=r"3 pairs with a delta from 0.5 to 0.75, but there are only 2: .* room for 8"):
+        selected(pairs, "band12-overall-0to1-draw0")
+
+
+def test_the_same_band_of_pairs_whose_deltas_differ_has_the_same_mean_delta():
+    rng = random.Random(0)
+    worlds = [
+        build.pairs(4000).with_columns(delta_overall=pl.Series([round(rng.gauss(mean, 0.7), 1) for _ in range(4000)]))
+        for mean in (0.0, 1.5)
+    ]
+    low, high = (selected(world, "band200-overall-0to2-draw0")["delta_overall"].mean() for world in worlds)
+    plain = [world.filter(pl.col("delta_overall").is_between(0, 2, closed="left"))["delta_overall"].mean() for world in worlds]
+    assert plain[1] - plain[0] > 0.5
+    assert abs(high - low) < 0.1
+
+
+def test_bands_are_drawn_anew_by_draw_and_seed():
+    pairs = build.pairs(400).with_columns(delta_overall=pl.Series([0.0, 0.3, 0.6, 0.9] * 100))
+    draws = {draw: frozenset(selected(pairs, f"band40-overall-0to1-draw{draw}")["pair_id"]) for draw in range(5)}
+    assert len(set(draws.values())) == 5
+    assert draws[3] == set(selected(pairs, "band40-overall-0to1-draw3")["pair_id"])
+    assert draws[3] != set(selected(pairs, "band40-overall-0to1-draw3", seed=1)["pair_id"])
+
+
+def pooled(ratings, correct=None, logps=None):
+    """Every sample over every other, of prompts whose samples have ``ratings`` (a list for each prompt), all by one criterion."""
+    rows = []
+    for prompt, levels in enumerate(ratings):
+        for one, other in itertools.permutations(range(len(levels)), 2):
+            row = {"pair_id": f"p{prompt}s{one}|p{prompt}s{other}", "prompt_id": f"p{prompt}"}
+            for side, sample in (("chosen", one), ("rejected", other)):
+                row |= {f"{side}_trace_id": f"p{prompt}s{sample}", f"{side}_overall": float(levels[sample])}
+                row |= {f"{side}_correct": correct[prompt][sample] if correct else True}
+                row |= {f"{side}_logp": logps[prompt][sample] if logps else 0.0}
+            row["delta_overall"] = row["chosen_overall"] - row["rejected_overall"]
+            rows.append(row)
+    return pl.DataFrame(rows, schema_overrides={"chosen_correct": pl.Boolean, "rejected_correct": pl.Boolean})
+
+
+def sides(found):
+    return list(found.select("chosen_trace_id", "rejected_trace_id").iter_rows())
+
+
+@given(st.lists(st.lists(st.integers(1, 5), min_size=2, max_size=6), min_size=1, max_size=8), SEED)
+def test_the_best_of_a_prompts_samples_is_over_the_worst_or_over_the_one_two_deviations_below_the_mean(ratings, seed):
+    pairs, differing = pooled(ratings), [number for number, levels in enumerate(ratings) if len(set(levels)) > 1]
+    for kind in ("best_over_worst", "best_over_low"):
+        if not differing:
+            with pytest.raises(SelectionError, match=r"asks for 1, but there are only 0 prompts with such a pair"):
+                selected(pairs, f"{kind}-1-overall", seed)
+            continue
+        found = selected(pairs, f"{kind}-{len(differing)}-overall", seed)
+        assert found["prompt_id"].to_list() == [f"p{number}" for number in differing]
+        for number, row in zip(differing, found.iter_rows(named=True), strict=True):
+            levels = ratings[number]
+            assert row["chosen_overall"] == max(levels)
+            low = statistics.mean(levels) - 2 * statistics.pstdev(levels)
+            below = [level for level in levels if level < max(levels)]
+            wanted = min(levels) if kind == "best_over_worst" else min(below, key=lambda level: round(abs(level - low), 9))
+            assert row["rejected_overall"] == wanted
+
+
+def test_with_many_samples_the_worst_is_an_outlier_and_two_deviations_below_the_mean_is_another_sample():
+    levels = [3.0] * 10 + [2.5] * 10 + [2.0, 0.0]
+    (worst,), (low,) = (sides(selected(pooled([levels]), f"{kind}-1-overall")) for kind in ("best_over_worst", "best_over_low"))
+    assert worst[1] == "p0s21"
+    assert low[1] == "p0s20"
+    assert worst[0] in {f"p0s{sample}" for sample in range(10)}
+
+
+def test_ties_among_a_prompts_samples_are_broken_by_seed():
+    pairs = pooled([[5] * 4 + [1] * 4])
+    drawn = {tuple(sides(selected(pairs, "best_over_worst-1-overall", seed))) for seed in range(20)}
+    assert len(drawn) > 5
+    assert selected(pairs, "best_over_worst-1-overall", 3).equals(selected(pairs, "best_over_worst-1-overall", 3))
+
+
+def test_a_right_answer_is_over_a_wrong_one_of_the_same_prompt_whatever_their_ratings():
+    right = [[True, False, True], [True, True, True], [False, False, False], [False, None, True]]
+    pairs = pooled([[1, 5, 1], [1, 2, 3], [3, 2, 1], [3, 2, 1]], correct=right)
+    for seed in range(5):
+        found = selected(pairs, "right_over_wrong-2", seed)
+        assert found["prompt_id"].to_list() == ["p0", "p3"]
+        assert found["chosen_correct"].all() and not found["rejected_correct"].any()
+        assert sides(found)[1] == ("p3s2", "p3s0")
+    with pytest.raises(SelectionError, match=r"asks for 3, but there are only 2 prompts with such a pair"):
+        selected(pairs, "right_over_wrong-3")
+
+
+def test_margins_choose_among_the_pairs_of_best_over_worst():
+    logps = [[-0.1, -0.5], [-0.9, -0.2], [-0.3, -0.3], [None, -0.2]]  # of the better sample, and of the worse one
+    pairs = pooled([[5, 1]] * 4, logps=logps)
+    assert sides(selected(pairs, "largest_margin-1-overall")) == [("p0s0", "p0s1")]
+    assert sides(selected(pairs, "smallest_margin-1-overall")) == [("p1s0", "p1s1")]
+    assert len(selected(pairs, "smallest_margin-3-overall")) == 3
+    with pytest.raises(SelectionError, match=r"only 3 prompts"):
+        selected(pairs, "largest_margin-4-overall")
+
+
+def test_ways_to_choose_a_pair_of_one_policy_have_the_same_prompts():
+    rng = random.Random(0)
+    pairs = pooled([[rng.randint(1, 5) for _ in range(4)] + [0] for _ in range(40)])
+    one, other = (selected(pairs, f"{kind}-10-overall")["prompt_id"] for kind in ("best_over_worst", "best_over_low"))
+    assert one.equals(other)
+    assert one.n_unique() == 10
 
 
 def strata_pairs(n_prompts=12, n_incomplete=8):

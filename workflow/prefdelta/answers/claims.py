@@ -9,6 +9,7 @@ import polars as pl
 from prefdelta.answers.regressions import DEPARTURES, MIRRORED, Regressions
 from prefdelta.answers.replication import CAVEAT, REPLICATION, Replication, replication_lines
 from prefdelta.answers.settings import ClaimsSettings, Question
+from prefdelta.answers.two_deltas import TwoDeltas, two_deltas_claims
 from prefdelta.audit.delta_correction import BY_DELTA, DeltaCorrection
 from prefdelta.audit.judge_audit import JudgeAudit, judge_findings
 from prefdelta.findings.capability import Capability
@@ -27,6 +28,7 @@ NESTED = "t, bootstrap over items in seeds"
 OVER_ARMS = "t, least squares over arms, generators and items"
 OVER_GENERATORS = "t, jackknife over generators, and items"
 F_TEST = "F, arms against the noise of items and seeds"
+CLUSTERED = "t, least squares within and between pairs of generators, bootstrap over items in seeds"
 DELTA_LEARNING = "Delta learning: do pairs of a chosen side that is weaker than the policy improve it?"
 DIMENSIONS = "In which dimension must the two sides differ?"
 PERCENTILES = "bootstrap over prompts"
@@ -62,6 +64,7 @@ class Claims(Table):
 
 
 def tabulate_claims(
+    two_deltas: Path,
     regressions: Path,
     sharpening: Path,
     capability: Path,
@@ -74,8 +77,8 @@ def tabulate_claims(
     *,
     settings: ClaimsSettings,
 ) -> None:
-    """Writes the `Claims` of a study: those of experiments first, in the order of its questions, of each its primary contrast;
-    what is no sharpening, second.
+    """Writes the `Claims` of a study: those of crossed experiments first, then of others, in the order of its questions, of each
+    its primary contrast; before the last what is no sharpening.
 
     Claims are about sampled accuracy on the last of the suites. What is corrected together is in the tables that they are from.
     """
@@ -83,6 +86,9 @@ def tabulate_claims(
     rows: list[dict[str, Any]] = []
     weak: dict[str, dict[str, Any]] = {}
     strongest = []
+    crossed = read_result_csv(two_deltas, TwoDeltas)
+    for question in settings.questions:
+        rows += _crossed_claims(question, crossed.filter(experiment=question.experiment))
     for question in settings.questions:
         results = read_result_csv(experiments[question.experiment], Results)
         results = results.filter(pl.col("suite") == settings.suites[-1], pl.col("task").is_null())
@@ -115,6 +121,15 @@ def _claim(question: str, caveat: str, what: str, row: dict[str, Any], test: str
     words = departure_verdict(row) if test == F_TEST else verdict(row)
     kept = {name: row.get(name) for name in Claims.to_schema().columns}
     return {**kept, "question": question, "claim": f"{what}: {words}", "caveat": caveat, "test": test}
+
+
+def _crossed_claims(asked: Question, slopes: pl.DataFrame) -> list[dict[str, Any]]:
+    """What each of the two deltas buys, given the other: of sampled answers, then of greedy ones."""
+    return [
+        _claim(asked.question, f"{asked.caveat} {caveat}".strip(), what, row | {"primary": False}, CLUSTERED)
+        for decoding in ("sampled", "greedy")
+        for what, row, caveat in two_deltas_claims(slopes.filter(decoding=decoding))
+    ]
 
 
 def _slope_claims(asked: Question, slopes: pl.DataFrame) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from prefdelta.measure.settings import ArmSettings
+from prefdelta.measure.settings import ArmSettings, Bootstrap, ComparedArm
 from prefdelta.study.strict import Strict
 
 
@@ -25,6 +25,14 @@ class RegressionsSettings(Strict):
     models: dict[str, str]
     suite: str
     ungraded: float
+
+
+class TwoDeltasSettings(Strict):
+    """Of `tabulate_two_deltas`. ``arms``: those of each crossed experiment."""
+
+    arms: dict[str, list[ComparedArm]]
+    suite: str
+    bootstrap: Bootstrap
 
 
 class Question(Strict):

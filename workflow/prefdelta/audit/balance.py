@@ -10,8 +10,9 @@ import numpy as np
 import pandera.polars as pa
 import polars as pl
 
-from prefdelta.audit.settings import BalanceSettings
+from prefdelta.audit.settings import BalancedArm, BalanceSettings
 from prefdelta.measure.intervals import Array
+from prefdelta.pairs.off_policy import logp_per_token
 from prefdelta.run.errors import PrefdeltaError
 from prefdelta.study.dimensions import CRITERIA
 from prefdelta.study.lattice import SIDES, Cell, PairSet
@@ -26,6 +27,7 @@ COVARIATES = {  # name -> unit
     "log_length_ratio": "log",
     **{f"{side}_tokens": "tokens" for side in SIDES},
     **{f"{side}_{name}": "share" for name in ("correct", "well_formed") for side in SIDES},
+    **{f"{side}_logp": "nats" for side in SIDES},
     **{f"{side}_{criterion}": "levels" for side in (*SIDES, "delta") for criterion in CRITERIA},
 }
 
@@ -39,22 +41,26 @@ class Balance(Table):
 
     ``smd`` is the standardised mean difference, (mean - mean_versus) / sqrt of the mean of both variances: null where nothing
     varies, but the means differ. ``imbalanced``: its size is above 0.1, or it is null. ``unit`` is that of the means: ``share``
-    (0 to 1), ``tokens``, ``levels``, or ``log`` (natural, of chosen by rejected tokens). ``prompt_difficulty`` is the share of
-    wrong answers to a pair's prompt; a trace is ``well_formed`` that ended by itself and whose answer could be extracted.
-    Numbers of pairs are those of one seed, on average; a pair with an answer that could not be graded is left out.
+    (0 to 1), ``tokens``, ``levels``, ``nats``, or ``log`` (natural, of chosen by rejected tokens). ``prompt_difficulty`` is the
+    share of wrong answers to a pair's prompt; a trace is ``well_formed`` that ended by itself and whose answer could be
+    extracted. ``chosen_logp`` and ``rejected_logp``: log-probability of a token under the untuned policy, by a trace's mean (the
+    lower, the more off-policy); left out where it is not stored of every trace. Numbers of pairs, and of their distinct prompts,
+    are those of one seed, on average; a pair with an answer that could not be graded is left out.
     """
 
     experiment: str
     arm: str
     versus: str
     covariate: str
-    unit: str = pa.Field(isin=["share", "log", "tokens", "levels"])
+    unit: str = pa.Field(isin=["share", "log", "tokens", "nats", "levels"])
     mean: float
     mean_versus: float
     smd: float = pa.Field(nullable=True)
     imbalanced: bool
     n_pairs: int = pa.Field(gt=0)
     n_pairs_versus: int = pa.Field(gt=0)
+    n_prompts: int = pa.Field(gt=0)
+    n_prompts_versus: int = pa.Field(gt=0)
 
     class Config:
         unique = ["experiment", "arm", "versus", "covariate"]
@@ -62,7 +68,10 @@ class Balance(Table):
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and variance (divided by n, so that of a share p it is p (1 - p)) of each of `COVARIATES` among ``n`` pairs."""
+    """Mean and variance (divided by n, so that of a share p it is p (1 - p)) of each of `COVARIATES` among ``n`` pairs.
+
+    NaN of what is not known.
+    """
 
     n: int
     mean: Array
@@ -84,30 +93,50 @@ def standardised_difference(mean: float, mean_versus: float, variance: float, va
     return (mean - mean_versus) / spread if spread > ROUNDING * max(1, abs(mean)) else None
 
 
-def tabulate_balance(traces: dict[str, Path], pairs: dict[PairSet, Path], table: Path, *, settings: BalanceSettings) -> None:
-    """Writes the `Balance` of every arm of ``settings`` with each of its controls. ``traces`` are by generator.
+def tabulate_balance(
+    traces: dict[str, Path],
+    pairs: dict[PairSet, Path],
+    references: dict[tuple[str, int, str, str], Path],
+    table: Path,
+    *,
+    settings: BalanceSettings,
+) -> None:
+    """Writes the `Balance` of every arm of ``settings`` with each of its controls. ``traces`` are by generator, ``references`` by
+    policy, length limit, arithmetic and generator.
 
     An arm's means and variances are over the pair sets of its cells (one for each seed), all seeds with equal weight. How
     difficult a prompt is, is the same number on both sides of a comparison: the share of wrong answers to it, in all traces by
     all generators that occur in either arm.
     """
 
-    def moments(cells: list[Cell], writers: list[str]) -> Moments:
+    def moments(arm: BalancedArm, writers: list[str]) -> Moments:
         files = tuple(traces[name] for name in writers)
-        return mixture([_moments(pairs[cell.pairs], files) for cell in cells])
+        return mixture([_moments(pairs[cell.pairs], files, logps(arm, cell)) for cell in arm.cells])
+
+    def logps(arm: BalancedArm, cell: Cell) -> tuple[tuple[Path, ...], int]:
+        if arm.references is None:
+            return (), 0
+        limit, arithmetic = arm.references
+        return tuple(references[arm.policy, limit, arithmetic, name] for name in (cell.chosen, cell.rejected)), limit
+
+    def n_prompts(arm: BalancedArm) -> int:
+        return round(np.mean([_n_prompts(pairs[cell.pairs]) for cell in arm.cells]))
 
     rows: list[dict[str, Any]] = []
     for experiment in settings.experiments:
-        cells = {arm.arm: arm.cells for arm in experiment.arms}
+        by_name = {arm.arm: arm for arm in experiment.arms}
         for arm in experiment.arms:
             for versus in dict.fromkeys(arm.versus):
-                sides = [arm.cells, cells[versus]]
-                writers = sorted({name for side in sides for cell in side for name in (cell.chosen, cell.rejected)})
+                sides = arm, by_name[versus]
+                writers = sorted({name for side in sides for cell in side.cells for name in (cell.chosen, cell.rejected)})
                 own, other = (moments(side, writers) for side in sides)
                 common: dict[str, Any] = {"experiment": experiment.experiment, "arm": arm.arm, "versus": versus}
-                common |= {"n_pairs": round(own.n / len(sides[0])), "n_pairs_versus": round(other.n / len(sides[1]))}
+                common |= {"n_pairs": round(own.n / len(arm.cells)), "n_pairs_versus": round(other.n / len(sides[1].cells))}
+                common |= {"n_prompts": n_prompts(arm), "n_prompts_versus": n_prompts(sides[1])}
                 for place, (covariate, unit) in enumerate(COVARIATES.items()):
                     mean, mean_versus = float(own.mean[place]), float(other.mean[place])
+                    if math.isnan(mean + mean_versus):
+                        continue
                     smd = standardised_difference(mean, mean_versus, float(own.variance[place]), float(other.variance[place]))
                     row = {"covariate": covariate, "unit": unit, "mean": mean, "mean_versus": mean_versus, "smd": smd}
                     rows.append(common | row | {"imbalanced": smd is None or abs(smd) > IMBALANCE})
@@ -115,11 +144,16 @@ def tabulate_balance(traces: dict[str, Path], pairs: dict[PairSet, Path], table:
 
 
 @cache
-def _moments(pairs: Path, traces: tuple[Path, ...]) -> Moments:
-    """Of one pair set. Its traces are in any of the files ``traces``: of a flipped pair, the chosen one is the other side's."""
+def _moments(pairs: Path, traces: tuple[Path, ...], references: tuple[tuple[Path, ...], int]) -> Moments:
+    """Of one pair set. Its traces are in any of the files ``traces``: of a flipped pair, the chosen one is the other side's.
+
+    So are they in ``references``: files, and the length limit of these.
+    """
     difficulty = _difficulty(traces)
+    logps = _logps(*references)
     malformed = pl.concat([_malformed(file) for file in traces]).implode()
-    computed = ("prompt_difficulty", "log_length_ratio", "chosen_well_formed", "rejected_well_formed")
+    by_side = (f"{side}_{name}" for side in SIDES for name in ("well_formed", "logp"))
+    computed = {"prompt_difficulty", "log_length_ratio", *by_side}
     ids = ["pair_id", "prompt_id", "chosen_trace_id", "rejected_trace_id"]
     chosen, rejected = (pl.col(f"{side}_tokens").clip(lower_bound=1) for side in SIDES)
     parts = []
@@ -132,13 +166,30 @@ def _moments(pairs: Path, traces: tuple[Path, ...]) -> Moments:
             chosen_well_formed=~pl.col("chosen_trace_id").is_in(malformed),
             rejected_well_formed=~pl.col("rejected_trace_id").is_in(malformed),
         )
-        values = frame.select(pl.col(list(COVARIATES)).cast(pl.Float64)).to_numpy()
+        for side in SIDES:
+            own = logps.select(pl.col("trace_id").alias(f"{side}_trace_id"), pl.col("logp").alias(f"{side}_logp"))
+            frame = frame.join(own, on=f"{side}_trace_id", how="left")
+        values = frame.select(pl.col(list(COVARIATES)).cast(pl.Float64).fill_null(np.nan)).to_numpy()
         parts.append(Moments(len(values), values.mean(axis=0), values.var(axis=0)))
     if not parts:
         raise BalanceError(
             f"{pairs} has no pair whose answers are both graded: see its columns `chosen_correct`, `rejected_correct`"
         )
     return mixture(parts, [part.n for part in parts])
+
+
+@cache
+def _logps(references: tuple[Path, ...], max_length: int) -> pl.DataFrame:
+    """`logp_per_token`, of no trace where there are no ``references``."""
+    nothing = pl.DataFrame(schema={"trace_id": pl.String, "logp": pl.Float64})
+    return logp_per_token(references, max_length) if references else nothing
+
+
+@cache
+def _n_prompts(pairs: Path) -> int:
+    """Distinct prompts of a pair set."""
+    found = [batch["prompt_id"].unique() for batch in read_batches(pairs, Pairs, ["pair_id", "prompt_id"])]
+    return pl.concat(found).n_unique()
 
 
 @cache

@@ -16,12 +16,13 @@ from prefdelta.pairs.build import pair_up
 from prefdelta.pairs.select import candidates
 from prefdelta.study.dimensions import CRITERIA, LEVELS
 from prefdelta.study.lattice import SIDES, PairSet
-from prefdelta.study.selections import draw_for_seed, parse
+from prefdelta.study.selections import POOLED, draw_for_seed, parse
 from prefdelta.tables.check import Table
 from prefdelta.tables.io import read_batches, rows_to_table, write_result_table
 from prefdelta.tables.stages import Pairs
 
-BY_DELTA = ("top", "bottom", "min")  # kinds of selections that prefer favourable noise
+# Kinds of selections that prefer favourable noise.
+BY_DELTA = ("top", "bottom", "min", "band", *(kind for kind in POOLED if kind != "right_over_wrong"))
 
 
 class DeltaCorrection(Table):
@@ -168,14 +169,18 @@ def _population(
 ) -> pl.DataFrame:
     """The pairs that the selection ``name`` is made from, as `correct` needs them, with the reference judge's delta.
 
-    ``measured``: both sides as that judge rated them, or nothing. A selection that flips pairs flips these.
+    ``measured``: both sides as that judge rated them, or nothing. A selection that flips pairs flips these. Where samples are
+    pooled, every one of a prompt is over every other, so deltas are drawn to 0, by the noise of deltas within prompts.
     """
     selection = parse(name)
-    pairs = pair_up(chosen, rejected, cross_samples=selection.crosses_samples)
-    if selection.kind != "min":  # which leaves out those below its threshold
+    pairs = pair_up(chosen, rejected, selection)
+    if selection.kind not in ("min", "band", *POOLED):  # which leave out pairs by their delta
         pairs = candidates(pairs, selection, seed)
     if "_stratum" not in pairs.collect_schema():
         pairs = pairs.with_columns(_stratum=pl.lit(0))
+    if selection.pools:
+        chosen = rejected = pl.concat([chosen, rejected])
+        measured = measured and [pl.concat(measured)] * 2
     for place, (side, traces) in enumerate(zip(SIDES, (chosen, rejected), strict=True)):
         noises = traces.lazy().select(pl.col("trace_id").alias(f"{side}_trace_id"), noise=f"noise_{criterion}")
         by_judge = (measured or (chosen, rejected))[place].lazy()

@@ -52,11 +52,17 @@ class DeltaCorrectionSettings(Strict):
     bootstrap: Bootstrap
 
 
+class BalancedArm(ComparedArm):
+    """An arm with the length limit and arithmetic of stored references to its traces under its policy, if there are any."""
+
+    references: tuple[int, str] | None = None
+
+
 class BalancedExperiment(Strict):
     """An experiment whose arms are compared."""
 
     experiment: str
-    arms: list[ComparedArm]
+    arms: list[BalancedArm]
 
 
 class BalanceSettings(Strict):

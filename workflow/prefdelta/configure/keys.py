@@ -32,12 +32,19 @@ SELECTIONS = f"""
 {GRAMMAR}
 ```
 `length`: the ratio of both answers' lengths in steps of 10 %, their mean in steps of 25 %. In an experiment a random selection
-without its draw (`random500`, `random500-within_length`, `matched500-overall`) is another draw for every seed. The control of
+without its draw (`random500`, `random500-within_length`, `matched500-overall`, `band500-overall-0to1`) is another draw for every
+seed. The control of
 `top500-overall-within_length` is `random500-within_length`, which differs from it in the deltas, but not in lengths. That of
 `top500-overall` is `matched500-overall`: in every group of pairs that are alike (correctness of both answers, ratio and mean of
 lengths in steps of 25 %, the prompt's share of right answers in quarters) it has as many pairs, drawn from all of the group.
 Where the top pairs are most of their group, the draw is mostly the same pairs: `tables/overlap.csv` has the share,
 `balance.csv` how alike the arms are.
+
+The same band of two pairs of generators has nearly the same deltas, since each quarter of it has equally many pairs: so an
+experiment of figure `crossed` varies one delta while the other stays. Where a judge is noisy, `delta_correction.csv` says what
+the deltas are without the noise. Pairs of one policy: a second generator of the same model with another seed is the rejected
+side, and both sides' samples of a prompt are one set, twice `sampling.samples` of them. Margins are those of the first of
+`policies`, by the references of the first method that has any.
 """
 
 

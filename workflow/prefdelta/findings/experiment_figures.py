@@ -21,10 +21,14 @@ def plot_experiment(table: Path, figure: Path, *, settings: FigureSettings) -> N
     """Plots an experiment's gains over the base policy, as ``settings.figure`` says: ladders and bars also of greedy answers."""
     results, suites = read_result_csv(table, Results).filter(pl.col("task").is_null()), settings.suites
     gains = results.filter(versus=BASE)
-    if settings.figure in ("ladder", "bars"):
-        plot = {"ladder": ladder, "bars": bars}[settings.figure](gains, suites)
-    else:
-        plot = {"sweep": sweep, "steps": steps, "grid": grid}[settings.figure](gains.filter(decoding="sampled"), suites)
+    sampled = gains.filter(decoding="sampled")
+    match settings.figure:
+        case "crossed":
+            plot = crossed(gains.filter(suite=suites[-1]))
+        case "ladder" | "bars":
+            plot = {"ladder": ladder, "bars": bars}[settings.figure](gains, suites)
+        case _:
+            plot = {"sweep": sweep, "steps": steps, "grid": grid}[settings.figure](sampled, suites)
     unit = (
         f"Accuracy on {suites[-1]}, sampled and greedy, and paired differences (points), with 95 % intervals, corrected for the "
         "number of comparisons with the same control:"
@@ -163,4 +167,24 @@ def grid(gains: pl.DataFrame, suites: list[str]) -> Figure:
         panel.set_yticks(range(len(chosen)), chosen)
         panel.set(xlabel="rejected generator", ylabel="chosen generator", title=suite)
     plot.colorbar(image, ax=panels, label=GAIN_IN_TWO_LINES)
+    return plot
+
+
+def crossed(gains: pl.DataFrame) -> Figure:
+    """Gain against the mean sample-level delta of an arm's pairs: a line for two generators, a panel for each decoding."""
+    plot, panels = plotting.panels(2, width=5.0, height=4.0, sharey=True)
+    lines = ["method", "judge", "policy", "chosen", "rejected"]
+    varying = [word for word in lines[:3] if gains[word].n_unique() > 1]
+    ordered = gains.sort("generator_delta", "mean_delta").partition_by(lines, maintain_order=True)
+    for panel, decoding in zip(panels, ("sampled", "greedy"), strict=True):
+        for index, rows in enumerate(line.filter(decoding=decoding) for line in ordered):
+            arm = rows.row(0, named=True)
+            sides = f"{arm['chosen']} over {arm['rejected']} ({arm['generator_delta']:+.0f})"
+            name, bars = ", ".join([*(arm[word] for word in varying), sides]), plotting.errors(rows)
+            x, y, colour = rows["mean_delta"], rows["estimate"], plotting.colour(index)
+            panel.errorbar(x, y, yerr=bars, fmt="o-", ms=5, lw=1.4, capsize=2, color=colour, label=name)
+        panel.axhline(0, color="black", lw=0.8)
+        panel.set(xlabel="mean sample-level delta of the pairs (levels)", title=f"{decoding} answers")
+    panels[0].set_ylabel("gain over the base policy (points of accuracy)")
+    panels[1].legend(title="generators (delta in points)", loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
     return plot

@@ -33,7 +33,7 @@ class FigureSettings(Strict):
     title: str
     question: str
     caveat: str
-    figure: Literal["ladder", "bars", "sweep", "steps", "grid", "profile"]
+    figure: Literal["ladder", "bars", "sweep", "steps", "grid", "crossed", "profile"]
     arms: list[str]
     suites: list[str]
 

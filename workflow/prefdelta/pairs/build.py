@@ -5,17 +5,19 @@ at a time, into another; texts join the pairs that are selected. Any order of ro
 by id, as they are written, are read faster: row groups outside a range are skipped.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
 
+from prefdelta.pairs.off_policy import logp_per_token
 from prefdelta.pairs.select import candidates, flip, select
 from prefdelta.pairs.settings import PairsSettings
 from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
-from prefdelta.study.selections import SelectionError, parse
+from prefdelta.study.lattice import SIDES, Side
+from prefdelta.study.selections import Selection, SelectionError, parse
 from prefdelta.tables.io import read_batches, sink_batches, write_batches
 from prefdelta.tables.stages import Pairs, Ratings, Traces
 
@@ -75,19 +77,23 @@ def rated(traces: Path, sums: Path, within: pl.Expr) -> pl.DataFrame:
     return part.join(means_of_traces, on="trace_id", how="left", maintain_order="left")
 
 
-def pair_up(chosen: pl.DataFrame, rejected: pl.DataFrame, *, cross_samples: bool) -> pl.LazyFrame:
-    """Pairs of two `rated` generators: columns of `tables.Pairs` but ``judge`` and texts, sorted by prompt and id.
+def pair_up(chosen: pl.DataFrame, rejected: pl.DataFrame, selection: Selection) -> pl.LazyFrame:
+    """All pairs of two `rated` generators that ``selection`` is made from: columns of `tables.Pairs` but ``judge`` and texts, and
+    ``chosen_logp`` and ``rejected_logp`` where traces have a ``logp``; sorted by prompt and id.
 
-    Sample i of chosen meets sample i of rejected; with ``cross_samples`` every sample meets every other of its prompt. A trace
-    that has no readable rating in some dimension is left out: it has no delta.
+    Sample i of chosen meets sample i of rejected, or every sample of a prompt every other, where the selection crosses samples;
+    where it pools them, those of both generators are on both sides. A trace that has no readable rating in some dimension is left
+    out: it has no delta.
     """
-    keys = ["prompt_id"] if cross_samples else ["prompt_id", "sample"]
+    if selection.pools:
+        chosen = rejected = pl.concat([chosen, rejected])
+    keys = ["prompt_id"] if selection.crosses_samples else ["prompt_id", "sample"]
     kept = {
         "trace_id": "{}_trace_id",
         "generator": "{}_generator",
         "correct": "{}_correct",
         "n_tokens": "{}_tokens",
-        **{name: f"{{}}_{name}" for name in CRITERIA},
+        **{name: f"{{}}_{name}" for name in (*CRITERIA, "logp") if name in chosen.columns},
     }
 
     def side(frame: pl.DataFrame, name: str) -> pl.LazyFrame:
@@ -98,15 +104,17 @@ def pair_up(chosen: pl.DataFrame, rejected: pl.DataFrame, *, cross_samples: bool
     deltas = [(pl.col(f"chosen_{name}") - pl.col(f"rejected_{name}")).round(9).alias(f"delta_{name}") for name in CRITERIA]
     pair_id = pl.concat_str("chosen_trace_id", "rejected_trace_id", separator="|")
     joined = side(chosen, "chosen").join(side(rejected, "rejected"), on=keys)
+    if selection.pools:
+        joined = joined.filter(pl.col("chosen_trace_id") != pl.col("rejected_trace_id"))
     return joined.with_columns(*deltas, pair_id=pair_id).sort("prompt_id", "pair_id")
 
 
-def with_texts(pairs: pl.DataFrame, chosen_traces: Path, rejected_traces: Path) -> pl.DataFrame:
-    """``pairs`` with ``prompt``, ``chosen`` and ``rejected``."""
+def with_texts(pairs: pl.DataFrame, sources: Mapping[Side, list[Path]]) -> pl.DataFrame:
+    """``pairs`` with ``prompt``, ``chosen`` and ``rejected``, from the `Traces` that each side may be in."""
     near = _between(pairs["prompt_id"])
-    for side, path in (("chosen", chosen_traces), ("rejected", rejected_traces)):
+    for side, files in sources.items():
         key = f"{side}_trace_id"
-        texts = pl.scan_parquet(path).filter(near, pl.col("trace_id").is_in(pairs[key].implode()))
+        texts = pl.scan_parquet(files).filter(near, pl.col("trace_id").is_in(pairs[key].implode()))
         wanted = [pl.col("trace_id").alias(key), pl.col("text").alias(side), *(["prompt"] if side == "chosen" else [])]
         pairs = pairs.join(texts.select(wanted).collect(engine="streaming"), on=key, maintain_order="left")
     return pairs
@@ -117,12 +125,14 @@ def build_pairs(
     chosen_ratings: Path,
     rejected_traces: Path,
     rejected_ratings: Path,
+    references: list[Path],
     pairs: Path,
     *,
     settings: PairsSettings,
 ) -> None:
     """Writes the `Pairs` of one selection, sorted by prompt and id.
 
+    ``references`` are those of both generators under the untuned policy, if the selection reads them.
     Raises SelectionError where there are fewer pairs (or a stratum is smaller) than the selection asks for.
     """
     wanted = parse(settings.selection)
@@ -131,12 +141,14 @@ def build_pairs(
         sum_ratings(chosen_ratings, chosen_sums)
         sum_ratings(rejected_ratings, rejected_sums)
         prompt_ranges(rejected_traces)
+        logps = logp_per_token(references, settings.max_length) if references else None
 
         def parts() -> Iterator[pl.DataFrame]:
             for within in prompt_ranges(chosen_traces):
-                chosen, rejected = rated(chosen_traces, chosen_sums, within), rated(rejected_traces, rejected_sums, within)
-                joined = pair_up(chosen, rejected, cross_samples=wanted.crosses_samples)
-                yield candidates(joined, wanted, f"{settings.seed}/{settings.judge}").collect()
+                sides = rated(chosen_traces, chosen_sums, within), rated(rejected_traces, rejected_sums, within)
+                if logps is not None:
+                    sides = sides[0].join(logps, on="trace_id", how="left"), sides[1].join(logps, on="trace_id", how="left")
+                yield candidates(pair_up(*sides, wanted), wanted, f"{settings.seed}/{settings.judge}").collect()
 
         sink_batches(parts(), light)
         try:
@@ -146,10 +158,12 @@ def build_pairs(
         columns = list(Pairs.to_schema().columns)
         tokens = selected.select(pl.col("chosen_tokens", "rejected_tokens").mean()).collect(engine="streaming").row(0)
         size = max(1, min(PART, int(PART_TOKENS / (sum(tokens) + 1))))
+        both = [chosen_traces, rejected_traces]
+        sources: dict[Side, list[Path]] = {side: both if wanted.pools else [both[place]] for place, side in enumerate(SIDES)}
 
         def whole(parts: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
             for part in parts:
-                full = with_texts(part, chosen_traces, rejected_traces).with_columns(judge=pl.lit(settings.judge)).select(columns)
+                full = with_texts(part, sources).with_columns(judge=pl.lit(settings.judge)).select(columns)
                 yield flip(full) if wanted.kind == "flipped" else full
 
         write_batches(whole(selected.collect_batches(chunk_size=size, engine="streaming")), Pairs, pairs)

@@ -5,7 +5,9 @@ from hashlib import blake2b
 import numpy as np
 import polars as pl
 
-from prefdelta.study.selections import STRATA, Selection, SelectionError
+from prefdelta.study.selections import POOLED, STRATA, Selection, SelectionError
+
+QUARTERS = 4  # of a band: equal numbers of each make the deltas of two pair sets alike that are drawn from the same band
 
 
 def _shuffled(key: str, seed: str, salt: str) -> pl.Expr:
@@ -56,13 +58,17 @@ def _lengths(step: float) -> pl.Expr:
 def candidates(pairs: pl.LazyFrame, selection: Selection, seed: str) -> pl.LazyFrame:
     """Of whole prompts' ``pairs`` (columns of `tables.Pairs`) those that `select` may take, with what it goes by.
 
+    Where a selection pools samples, ``pairs`` hold every sample of a prompt over every other; where it goes by margins, they
+    have ``chosen_logp`` and ``rejected_logp`` (`off_policy.logp_per_token`).
     That is ``_by`` and then ``_order``, from the least, within each ``_stratum``. A matched control, itself random, also has
     ``_top_by`` and ``_top_order`` of the top pairs that it is matched with. What goes by correctness takes graded answers only.
     ``seed`` holds the judge's name, too: random controls of several judges are draws of their own, and what is compared with
     them does not share their luck.
     """
-    if selection.kind in (*STRATA, "matched") or selection.within in ("correctness", "both_correct"):
+    if selection.kind in (*STRATA, "matched", "right_over_wrong") or selection.within in ("correctness", "both_correct"):
         pairs = pairs.drop_nulls(["chosen_correct", "rejected_correct"])
+    if selection.reads_references:
+        pairs = pairs.drop_nulls(["chosen_logp", "rejected_logp"])
     order = _shuffled("pair_id", seed, f"{selection.kind}{selection.within or ''}{selection.draw}")
     columns = {"_by": pl.lit(0.0), "_order": order, "_stratum": _stratum(selection)}
     match selection.kind:
@@ -76,6 +82,21 @@ def candidates(pairs: pl.LazyFrame, selection: Selection, seed: str) -> pl.LazyF
             columns |= {"_by": pl.col(f"delta_{selection.criterion}")}
         case "matched":
             columns |= {"_top_by": -pl.col(f"delta_{selection.criterion}"), "_top_order": _shuffled("pair_id", seed, "top0")}
+        case "band":
+            width = selection.below - selection.least
+            # Rounded, as deltas are, so that one on an edge is in the quarter that begins there.
+            place = ((pl.col(f"delta_{selection.criterion}") - selection.least) * (QUARTERS / width)).round(6).floor()
+            pairs = pairs.filter(place.is_between(0, QUARTERS - 1))
+            columns |= {"_stratum": place.cast(pl.Int64)}
+        case pooled if pooled in POOLED:
+            one = _of_each_prompt(pairs, selection).sort(order)
+            pairs = one.unique("prompt_id", keep="first").sort("prompt_id")
+            # As far as they can be, the same prompts for every way to choose a pair.
+            columns |= {"_order": _shuffled("prompt_id", seed, "pooled")}
+            if selection.reads_references:
+                # Of the implicit reward, BeeS prefers large margins (arXiv 2502.14560), arXiv 2508.04149 small ones.
+                margin = pl.col("chosen_logp") - pl.col("rejected_logp")
+                columns |= {"_by": -margin if pooled == "largest_margin" else margin}
         case stratum if stratum in STRATA:
             in_all = pl.struct("chosen_correct", "rejected_correct").n_unique().over("prompt_id") == len(STRATA)
             correct = (pl.col("chosen_correct") == STRATA[stratum][0]) & (pl.col("rejected_correct") == STRATA[stratum][1])
@@ -88,15 +109,35 @@ def candidates(pairs: pl.LazyFrame, selection: Selection, seed: str) -> pl.LazyF
     return pairs.with_columns(**columns)
 
 
+def _of_each_prompt(pairs: pl.LazyFrame, selection: Selection) -> pl.LazyFrame:
+    """The pairs of which a selection that pools samples takes one from each prompt; several where ratings are tied.
+
+    ``pairs`` hold every sample over every other, so their chosen sides are the samples, all equally often. A prompt whose samples
+    are all rated alike has none. Highest over lowest is usual; with many samples, the lowest are outliers, and the one nearest to
+    two standard deviations below the mean does better (arXiv 2502.16825).
+    """
+    if selection.kind == "right_over_wrong":
+        return pairs.filter(pl.col("chosen_correct"), ~pl.col("rejected_correct"))
+    chosen, rejected = (pl.col(f"{side}_{selection.criterion}") for side in ("chosen", "rejected"))
+    delta = pl.col(f"delta_{selection.criterion}")
+    differing = pairs.with_columns(_low=(chosen.mean() - 2 * chosen.std(ddof=0)).over("prompt_id"))
+    differing = differing.filter(delta > 0, chosen.round(9) == chosen.round(9).max().over("prompt_id"))
+    if selection.kind != "best_over_low":
+        return differing.filter(delta == delta.max().over("prompt_id")).drop("_low")
+    away = (rejected - pl.col("_low")).abs().round(9)
+    return differing.filter(away == away.min().over("prompt_id")).drop("_low")
+
+
 def select(pairs: pl.LazyFrame, selection: Selection) -> pl.LazyFrame:
     """The selected rows of `candidates`, in their order. Which they are depends on ids and the seed only.
 
     Of each pair only a few numbers are in memory. Ties in a delta are broken by ``_order``. Raises SelectionError where fewer
-    than k pairs (or, for a stratum, prompts with pairs in all four strata) exist.
+    than k pairs (or prompts with such pairs; of a band, equally many in each quarter) exist.
     """
     found, most = pairs.select(pl.len()).collect().item(), selection.k or 1
     if found < most:
-        available = f"{found} prompts with pairs in all four strata" if selection.crosses_samples else f"{found} pairs"
+        crossed = "prompts with such a pair" if selection.pools else "prompts with pairs in all four strata"
+        available = f"{found} {crossed if selection.crosses_samples else 'pairs'}"
         both = " whose answers are both right" if selection.within == "both_correct" else ""
         raise SelectionError(f"the selection asks for {most}, but there are only {available}{both}")
     if not selection.k:
@@ -106,6 +147,8 @@ def select(pairs: pl.LazyFrame, selection: Selection) -> pl.LazyFrame:
         as_top = ranks.select(_by="_top_by", _order="_top_order", _stratum=pl.lit(0))
         alike = ranks.filter(as_top.select(_first(as_top, {0: most})).to_series())
         shares = dict(alike["_stratum"].value_counts().iter_rows())
+    elif selection.kind == "band":
+        shares = _in_equal_parts(ranks["_stratum"], most, selection)
     else:
         shares = _in_proportion(ranks["_stratum"], most)
     return pairs.filter(_first(ranks, shares)).drop(pl.selectors.starts_with("_"))
@@ -120,6 +163,21 @@ def _in_proportion(strata: pl.Series, k: int) -> dict[int, int]:
     numbers, sizes = np.unique(strata.to_numpy(), return_counts=True)
     up_to = (sizes.astype(np.int64).cumsum() * k + len(strata) // 2) // len(strata)
     return dict(zip(numbers.tolist(), np.diff(up_to, prepend=0).tolist(), strict=True))
+
+
+def _in_equal_parts(quarters: pl.Series, k: int, band: Selection) -> dict[int, int]:
+    """A quarter of ``k`` for each quarter of a band, within one pair. Raises SelectionError where one has fewer pairs."""
+    shares = dict(enumerate(np.diff(np.arange(QUARTERS + 1) * k // QUARTERS).tolist()))
+    there = dict(quarters.value_counts().iter_rows())
+    for quarter, share in shares.items():
+        if there.get(quarter, 0) < share:
+            low, high = (band.least + (quarter + end) * (band.below - band.least) / QUARTERS for end in (0, 1))
+            most = QUARTERS * min(there.get(number, 0) for number in shares)
+            raise SelectionError(
+                f"the selection asks for {share} pairs with a delta from {low:g} to {high:g}, but there are only "
+                f"{there.get(quarter, 0)}: this band has room for {most}"
+            )
+    return shares
 
 
 def _first(ranks: pl.DataFrame, shares: dict[int, int]) -> pl.Expr:

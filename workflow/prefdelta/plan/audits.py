@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from prefdelta.audit.settings import (
     AuditedJudge,
+    BalancedArm,
     BalancedExperiment,
     BalanceSettings,
     CorrectedPairs,
@@ -24,6 +25,7 @@ from prefdelta.plan.findings import (
 from prefdelta.plan.generation import generator_family
 from prefdelta.plan.job import Files, Job
 from prefdelta.plan.rating import judge_family
+from prefdelta.plan.training import kind_of_references, stored_references
 from prefdelta.study import paths
 from prefdelta.study.endpoints import FileEndpoint
 from prefdelta.study.lattice import PairSet, judged_sides, trained_arms
@@ -91,10 +93,16 @@ def tabulate_delta_correction(study: Study, words: Mapping[str, str]) -> Job:
 
 
 def tabulate_balance(study: Study, words: Mapping[str, str]) -> Job:
-    experiments = [BalancedExperiment(experiment=name, arms=compared_arms(study, name)) for name in study.compared]
+    stored = stored_references(study)
+    experiments = []
+    for name in study.compared:
+        compared = compared_arms(study, name)
+        found = [BalancedArm(**dict(arm), references=kind_of_references(study, arm.cells, stored)) for arm in compared]
+        experiments.append(BalancedExperiment(experiment=name, arms=found))
     pairs = trained_pairs(study)
     writers = [side for each in pairs for side in (each.chosen, each.rejected)]
-    return Job({"traces": trace_files(study, writers), "pairs": pairs}, BalanceSettings(experiments=experiments))
+    inputs: dict[str, Files] = {"traces": trace_files(study, writers), "pairs": pairs, "references": stored}
+    return Job(inputs, BalanceSettings(experiments=experiments))
 
 
 def plot_balance(study: Study, words: Mapping[str, str]) -> Job:

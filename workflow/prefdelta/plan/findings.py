@@ -5,7 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-from prefdelta.answers.settings import ClaimsSettings, FitSettings, Question, RegressionsSettings, ReplicationSettings
+from prefdelta.answers.settings import (
+    ClaimsSettings,
+    FitSettings,
+    Question,
+    RegressionsSettings,
+    ReplicationSettings,
+    TwoDeltasSettings,
+)
 from prefdelta.findings.settings import (
     ExperimentSettings,
     FigureSettings,
@@ -272,12 +279,22 @@ def plot_regressions(study: Study, words: Mapping[str, str]) -> Job:
     return Job({"table": table(study, "regressions"), "grids": grids}, settings)
 
 
+def tabulate_two_deltas(study: Study, words: Mapping[str, str]) -> Job:
+    crossed = {name: compared_arms(study, name) for name, each in study.experiments.items() if each.figure == "crossed"}
+    inputs: dict[str, Files] = {
+        "experiments": {name: table(study, name) for name in crossed},
+        "delta_correction": table(study, "delta_correction"),
+        "evals": eval_files(study, [cell for found in crossed.values() for arm in found for cell in arm.cells]),
+    }
+    return Job(inputs, TwoDeltasSettings(arms=crossed, suite=study.answered_suite, bootstrap=bootstrap(study)))
+
+
 def tabulate_claims(study: Study, words: Mapping[str, str]) -> Job:
     questions = [
         Question(experiment=name, question=experiment.question, caveat=experiment.caveat)
         for name, experiment in study.compared.items()
     ]
-    tables = ("regressions", "sharpening", "capability", "prediction", "judge_audit", "delta_correction")
+    tables = ("two_deltas", "regressions", "sharpening", "capability", "prediction", "judge_audit", "delta_correction")
     inputs: dict[str, Files] = {name: table(study, name) for name in tables}
     inputs["experiments"] = {name: table(study, name) for name in study.compared}
     inputs["replication"] = [table(study, "replication")] if study.replicates else []

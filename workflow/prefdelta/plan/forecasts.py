@@ -29,14 +29,12 @@ from prefdelta.plan.findings import (
 from prefdelta.plan.generation import generator_sampling, requests_run
 from prefdelta.plan.job import Files, Job, made_elsewhere
 from prefdelta.plan.rating import judge_requests
-from prefdelta.plan.training import reference_file
+from prefdelta.plan.training import Reference, kind_of_references, stored_references
 from prefdelta.study import paths
 from prefdelta.study.endpoints import UrlEndpoint
 from prefdelta.study.generators import DatasetGenerator, OpenAIGenerator
-from prefdelta.study.lattice import SIDES, Arm, PairSet, arms, rated_generators, trained_arms, trained_cells
+from prefdelta.study.lattice import Arm, PairSet, arms, rated_generators, trained_arms, trained_cells
 from prefdelta.study.study import Study
-
-Reference = tuple[str, int, str, str]  # policy, length limit, arithmetic, generator
 
 
 def predictor_file(study: Study) -> list[str]:
@@ -44,28 +42,8 @@ def predictor_file(study: Study) -> list[str]:
     return made_elsewhere([study.predictor] if study.predictor else [])
 
 
-def _stored(study: Study) -> dict[Reference, str]:
-    """Every stored reference that a trained cell needs."""
-    found: dict[Reference, str] = {}
-    for arm, seeds in trained_arms(study).items():
-        recipe = study.methods[arm.method]
-        for cell in arm.cells(study, seeds) if recipe.has_reference else []:
-            for side in SIDES:
-                generator = getattr(cell, side)
-                key = (cell.policy, recipe.max_length, recipe.arithmetic, generator)
-                found[key] = reference_file(study, cell.policy, recipe, generator)
-    return found
-
-
 def _planned(study: Study, arm: Arm, seeds: int, uses: list[str], stored: Mapping[Reference, str]) -> PlannedArm:
     recipe, cells = study.methods[arm.method], arm.cells(study, seeds)
-    kinds = dict.fromkeys((length, arithmetic) for policy, length, arithmetic, _ in stored if policy == arm.policy)
-    own = (recipe.max_length, recipe.arithmetic)
-    wanted = [
-        kind
-        for kind in dict.fromkeys([own, *kinds])
-        if all((arm.policy, *kind, getattr(cell, side)) in stored for cell in cells for side in SIDES)
-    ]
     return PlannedArm(
         **asdict(arm),
         cells=cells,
@@ -77,7 +55,7 @@ def _planned(study: Study, arm: Arm, seeds: int, uses: list[str], stored: Mappin
         max_length=recipe.max_length,
         n_steps=recipe.n_steps(study.n_full_pairs),
         reads=recipe.reads,
-        lengths=wanted[0] if wanted else None,
+        lengths=kind_of_references(study, cells, stored),
     )
 
 
@@ -86,7 +64,7 @@ def tabulate_whatif(study: Study, words: Mapping[str, str]) -> Job:
     for name in study.trained:
         for arm in arms(study, name):
             uses.setdefault(arm, []).append(name)
-    stored = _stored(study)
+    stored = stored_references(study)
     planned = [_planned(study, arm, seeds, uses[arm], stored) for arm, seeds in trained_arms(study).items()]
     inputs: dict[str, Files] = {
         "generator_deltas": table(study, "generator_level_delta"),

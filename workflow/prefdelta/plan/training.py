@@ -1,20 +1,46 @@
 """Plans of training, and of the reference log-probabilities that it needs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from prefdelta.plan.checkpoints import base, chat
 from prefdelta.plan.job import Job, derived_seed
 from prefdelta.study import paths
-from prefdelta.study.lattice import SIDES, Cell
+from prefdelta.study.lattice import SIDES, Cell, trained_cells
 from prefdelta.study.recipe import Recipe
 from prefdelta.study.study import Study
 from prefdelta.train.settings import PolicyRun, PolicySettings, ReferenceRun, ReferenceSettings
+
+Reference = tuple[str, int, str, str]  # policy, length limit, arithmetic, generator
 
 
 def reference_file(study: Study, policy: str, recipe: Recipe, generator: str) -> str:
     """The reference log-probabilities of a generator's traces that ``recipe`` needs."""
     words = {"policy": policy, "length": recipe.max_length, "arithmetic": recipe.arithmetic, "generator": generator}
     return paths.REFERENCE.format(study=study.study, **words)
+
+
+def stored_references(study: Study) -> dict[Reference, str]:
+    """Every stored reference that a trained cell needs."""
+    found: dict[Reference, str] = {}
+    for cell in trained_cells(study):
+        recipe = study.methods[cell.method]
+        for generator in (cell.chosen, cell.rejected) if recipe.has_reference else ():
+            key = (cell.policy, recipe.max_length, recipe.arithmetic, generator)
+            found[key] = reference_file(study, cell.policy, recipe, generator)
+    return found
+
+
+def kind_of_references(study: Study, cells: Sequence[Cell], stored: Mapping[Reference, str]) -> tuple[int, str] | None:
+    """Length limit and arithmetic of ``stored`` references to all traces of an arm's ``cells``: if possible, those of its recipe.
+
+    None where there are none.
+    """
+    recipe, policy = study.methods[cells[0].method], cells[0].policy
+    kinds = dict.fromkeys((length, arithmetic) for trained, length, arithmetic, _ in stored if trained == policy)
+    generators = {generator for cell in cells for generator in (cell.chosen, cell.rejected)}
+    own = (recipe.max_length, recipe.arithmetic)
+    known = [kind for kind in [own, *kinds] if all((policy, *kind, generator) in stored for generator in generators)]
+    return known[0] if known else None
 
 
 def compute_reference(study: Study, words: Mapping[str, str]) -> Job:

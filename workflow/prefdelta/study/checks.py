@@ -145,6 +145,10 @@ def experiments_can_be_made(study: "Study") -> Iterator[str]:
             yield f"experiments.{name}: the name is taken by a table that every study has"
         for word in ("chosen", "rejected", "policy", "method", "judge"):
             yield from _named(f"experiments.{name}.{word}", getattr(experiment, word), study.choices(word))
+        for chosen, rejected in experiment.pairs:
+            yield from _named(f"experiments.{name}.pairs", [chosen, rejected], study.choices("chosen"))
+        listed = [" over ".join(sides) for sides in experiment.pairs]
+        yield from _named(f"experiments.{name}.pairs", listed, listed)
         yield from _named(f"experiments.{name}.selection", experiment.selection, experiment.selection)
         for selection in experiment.selection:
             try:

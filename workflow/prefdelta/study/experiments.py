@@ -1,8 +1,9 @@
 """Section `experiments`: questions, and the arms that answer them."""
 
+from itertools import product
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prefdelta.study.strict import Count, Strict
 
@@ -23,6 +24,7 @@ RESERVED = (
     "balance",
     "sharpening",
     "replication",
+    "two_deltas",
 )
 
 
@@ -34,18 +36,24 @@ class Primary(Strict):
 
 
 class Experiment(Strict):
-    """A question and the arms that answer it: the product of the lists, without arms whose sides are the same generator."""
+    """A question and the arms that answer it: the product of the lists, without arms whose sides are the same generator.
+
+    Instead of `chosen` and `rejected`, `pairs` may list which generator is over which.
+    """
 
     title: str = Field(description="over the figure")
     question: str = Field(description="that it answers")
     caveat: str = Field(description="what its answer can't say")
-    figure: Literal["ladder", "bars", "sweep", "steps", "grid", "recipes", "profile"] = Field(
+    figure: Literal["ladder", "bars", "sweep", "steps", "grid", "crossed", "recipes", "profile"] = Field(
         description="`ladder` (gain by generator-level delta), `bars`, `sweep` (gain by number of pairs), `steps` (gain by "
-        "steps), `grid` (chosen by rejected), `recipes` (each method's best recipe, on average over the pairs), `profile` "
-        "(distributions of deltas; trains nothing)"
+        "steps), `grid` (chosen by rejected), `crossed` (generators by bands of sample-level delta), `recipes` (each method's "
+        "best recipe, on average over the pairs), `profile` (distributions of deltas; trains nothing)"
     )
-    chosen: list[str] = Field(min_length=1, description="generators of the chosen side")
-    rejected: list[str] = Field(min_length=1, description="generators of the rejected side")
+    chosen: list[str] = Field(default=[], description="generators of the chosen side")
+    rejected: list[str] = Field(default=[], description="generators of the rejected side")
+    pairs: list[tuple[str, str]] = Field(
+        default=[], description="instead of both: [chosen, rejected] generators, such as [[b, a], [c, b]]"
+    )
     selection: list[str] = Field(default=["full"], min_length=1, description="which pairs; the grammar is below")
     policy: list[str] = Field(default=[], description="default: the first policy")
     method: list[str] = Field(default=[], description="methods, or sweeps of one; default: the first method")
@@ -62,3 +70,16 @@ class Experiment(Strict):
         "said first; all others are secondary, and corrected among those with the same control. Default: of a ladder its trend, "
         "else none",
     )
+
+    @property
+    def sides(self) -> list[tuple[str, str]]:
+        """Chosen and rejected generators of its arms."""
+        return self.pairs or [sides for sides in product(self.chosen, self.rejected) if sides[0] != sides[1]]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Experiment":
+        if {bool(self.chosen), bool(self.rejected)} != {not self.pairs}:
+            raise ValueError("an experiment has either `chosen` and `rejected`, or `pairs`")
+        if self.figure == "crossed" and min(len(self.sides), len(self.selection)) < 2:
+            raise ValueError("a crossed experiment has at least two pairs of generators, and two selections")
+        return self

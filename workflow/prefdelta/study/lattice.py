@@ -74,12 +74,13 @@ def arms(study: Study, name: str) -> list[Arm]:
         experiment.policy or study.policies[:1],
         experiment.method or list(study.methods)[:1],
         experiment.judge or list(study.judges)[:1],
-        experiment.chosen,
-        experiment.rejected,
-        experiment.selection,
     )
-    found = [Arm(*names) for names in product(*lists)]
-    return [arm for arm in found if arm.chosen != arm.rejected]
+    return [
+        Arm(*names, *sides, selection)
+        for names in product(*lists)
+        for sides in experiment.sides
+        for selection in experiment.selection
+    ]
 
 
 def trained_arms(study: Study) -> dict[Arm, int]:
@@ -166,7 +167,7 @@ def label(experiment: Experiment, arm: Arm) -> str:
     """An arm's name within its experiment: the words in which the experiment's arms differ."""
     sides = f"{arm.chosen} over {arm.rejected}"
     varying = words_apart(experiment, arm)
-    if len(experiment.chosen) > 1 or len(experiment.rejected) > 1 or not varying:
+    if len(experiment.sides) > 1 or not varying:
         varying.append(sides)
     return ", ".join(varying)
 

@@ -12,6 +12,7 @@ STRATA = {  # stratum -> (chosen is correct, rejected is correct)
     "both_correct": (True, True),
     "both_wrong": (False, False),
 }
+POOLED = ("best_over_worst", "best_over_low", "largest_margin", "smallest_margin", "right_over_wrong")
 WITHIN = ("length", "correctness", "both_correct")
 GRAMMAR = f"""\
   full                               every rated pair
@@ -23,8 +24,18 @@ GRAMMAR = f"""\
   matched{{k}}-{{criterion}}-draw{{d}}     k pairs at random that are, in correctness, lengths and prompt difficulty, like
                                      the k pairs with the largest delta
   min{{x}}-{{criterion}}                 every pair whose delta is at least x levels
+  band{{k}}-{{criterion}}-{{x}}to{{y}}-draw{{d}}
+                                     k pairs at random whose delta is at least x and below y levels, equally many of each
+                                     quarter of the band; a level below 0 is written minus0.5
   {{stratum}}-{{k}}                      k prompts that have pairs in all four strata, one pair of this stratum from each
   flipped-{{k}}                        k pairs at random, chosen and rejected exchanged
+k prompts, and of each one pair from the samples of both generators together (as of one policy, sampled twice):
+  best_over_worst-{{k}}-{{criterion}}    the highest over the lowest rating
+  best_over_low-{{k}}-{{criterion}}      the highest rating over that which is nearest to two standard deviations below the mean
+  largest_margin-{{k}}-{{criterion}}     the best_over_worst pairs of the k prompts with the largest margin: the policy's
+                                     log-probability of a token, in chosen minus rejected
+  smallest_margin-{{k}}-{{criterion}}    those with the smallest
+  right_over_wrong-{{k}}               a right answer over a wrong one
 where k and d are whole numbers, criterion is one of {", ".join(CRITERIA)},
 alike is one of length (of both answers), correctness (of both answers), both_correct (only pairs of two right answers),
 and stratum is one of {", ".join(STRATA)}"""
@@ -32,6 +43,7 @@ and stratum is one of {", ".join(STRATA)}"""
 # One name for each selection, so that none is trained twice: no leading zeros, no other script's digits, and not more digits than
 # numbers are told apart by.
 _K, _D, _X = "([1-9][0-9]{0,14})", "(0|[1-9][0-9]{0,14})", r"((?:0|[1-9][0-9]{0,2})(?:\.[0-9]{0,8}[1-9])?)"
+_LEVEL = rf"((?!minus0(?!\.))(?:minus)?{_X[1:-1]})"
 _CRITERION, _WITHIN = f"({'|'.join(CRITERIA)})", f"(?:-within_({'|'.join(WITHIN)}))?"
 _FORMS = {
     "full": re.compile("full"),
@@ -40,10 +52,13 @@ _FORMS = {
     "random": re.compile(f"random{_K}{_WITHIN}-draw{_D}"),
     "matched": re.compile(f"matched{_K}-{_CRITERION}-draw{_D}"),
     "min": re.compile(f"min{_X}-{_CRITERION}"),
+    "band": re.compile(f"band{_K}-{_CRITERION}-{_LEVEL}to{_LEVEL}-draw{_D}"),
+    **{kind: re.compile(f"{kind}-{_K}-{_CRITERION}") for kind in POOLED[:-1]},
+    "right_over_wrong": re.compile(f"right_over_wrong-{_K}"),
     **{stratum: re.compile(f"{stratum}-{_K}") for stratum in STRATA},
     "flipped": re.compile(f"flipped-{_K}"),
 }
-_WITHOUT_DRAW = re.compile(f"random{_K}{_WITHIN}|matched{_K}-{_CRITERION}")
+_WITHOUT_DRAW = re.compile(f"random{_K}{_WITHIN}|matched{_K}-{_CRITERION}|band{_K}-{_CRITERION}-{_LEVEL}to{_LEVEL}")
 
 
 class SelectionError(PrefdeltaError):
@@ -52,7 +67,10 @@ class SelectionError(PrefdeltaError):
 
 @dataclass(frozen=True)
 class Selection:
-    """A parsed selection. ``k`` is None for full and min, ``criterion`` is set for top, bottom, matched and min only."""
+    """A parsed selection. ``k`` is None for full and min; ``criterion`` is set where ratings decide.
+
+    ``least``: the smallest delta of min and band (levels); ``below``: what deltas of a band stay below.
+    """
 
     kind: str
     k: int | None = None
@@ -60,11 +78,22 @@ class Selection:
     within: str | None = None
     draw: int = 0
     least: float = 0.0
+    below: float = 0.0
+
+    @property
+    def pools(self) -> bool:
+        """Whether the samples of both generators are one set, in which any may meet any other."""
+        return self.kind in POOLED
 
     @property
     def crosses_samples(self) -> bool:
-        """Whether any sample of chosen may meet any of rejected (strata), or only samples of the same number."""
-        return self.kind in STRATA
+        """Whether any sample of a prompt may meet any other (then a prompt has one pair), or only samples of the same number."""
+        return self.kind in STRATA or self.pools
+
+    @property
+    def reads_references(self) -> bool:
+        """Whether it goes by log-probabilities under the untuned policy."""
+        return self.kind in ("largest_margin", "smallest_margin")
 
 
 def parse(name: str) -> Selection:
@@ -82,11 +111,18 @@ def parse(name: str) -> Selection:
                     return Selection(kind, k=int(k), criterion=criterion, draw=int(draw))
                 case ["min", least, criterion]:
                     return Selection(kind, criterion=criterion, least=float(least))
+                case ["band", k, criterion, low, high, draw]:
+                    least, below = (float(level.replace("minus", "-")) for level in (low, high))
+                    if least < below:
+                        return Selection(kind, k=int(k), criterion=criterion, draw=int(draw), least=least, below=below)
+                case [_, k, criterion]:
+                    return Selection(kind, k=int(k), criterion=criterion)
                 case [_, k]:
                     return Selection(kind, k=int(k))
     raise SelectionError(f"'{name}' is not a selection. The forms are:\n{GRAMMAR}")
 
 
 def draw_for_seed(name: str, seed: int) -> str:
-    """The selection of one cell: an arm's ``random500`` or ``matched500-overall`` is another draw for every seed."""
+    """The selection of one cell: an arm's ``random500``, ``matched500-overall`` or ``band500-overall-0to1`` is another draw for
+    every seed."""
     return f"{name}-draw{seed}" if _WITHOUT_DRAW.fullmatch(name) else name

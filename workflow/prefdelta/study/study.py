@@ -224,6 +224,8 @@ class Study(Strict):
         if selection.k is not None and selection.k > n_most:
             unit = "prompts" if selection.crosses_samples else "pairs"
             raise SelectionError(f"'{name}' asks for {selection.k} {unit}, but this study has {n_most}")
+        if selection.reads_references and not any(recipe.has_reference for recipe in self.methods.values()):
+            raise SelectionError(f"'{name}' goes by stored references, but no method of this study has any (dpo, kto)")
         return selection
 
     def choices(self, word: str) -> list[str]:
