@@ -35,8 +35,8 @@ class TwoDeltas(Table):
     ``term``: ``generator_delta`` (for 10 points of it), ``sample_delta`` (for a level of it), or their ``interaction`` (how much
     more a level adds for each 10 points). ``deltas``: sample-level deltas as ``judged``, or ``corrected``, without the judge's
     noise (`audit.delta_correction`): where pairs are selected by a judged delta, more of it is noise between generators that
-    differ less. What is `decided` is corrected for the three terms. ``n_generator_pairs`` and ``n_selections`` are the sides of the
-    crossing.
+    differ less. What is `decided` is corrected for the three terms. ``n_generator_pairs`` and ``n_selections`` are the sides of
+    the crossing.
     """
 
     experiment: str
