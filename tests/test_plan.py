@@ -221,7 +221,8 @@ def test_pairs_read_references_only_where_they_go_by_them_those_of_the_first_pol
     study = load_study(config())
     words = {"study": "microworld", "judge": "oracle", "chosen": SECOND, "rejected": FIRST}
     plain, by_margin = (
-        pairs.build_pairs(study, {**words, "selection": name}) for name in ("best_over_worst-5-overall", "largest_margin-5-overall")
+        pairs.build_pairs(study, {**words, "selection": name})
+        for name in ("best_over_worst-5-overall", "largest_margin-5-overall")
     )
     assert plain.files["references"] == []
     assert by_margin.files["references"] == training.train_policy(study, CELL).files["references"]
