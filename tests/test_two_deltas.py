@@ -48,7 +48,7 @@ def test_a_delta_that_does_not_vary_has_no_slope():
 @pytest.mark.parametrize("scatter", [0.0, 2.0])
 def test_intervals_hold_the_slopes_whether_or_not_generators_differ_in_more_than_their_delta(scatter):
     """Without ``scatter`` there are only seeds and items; else each pair of generators has a height and a slope of its own."""
-    rng, truth, n = np.random.default_rng(1), np.array([1.5, 4.0, 0.5]), 400
+    rng, truth, n = np.random.default_rng(1), np.array([1.5, 4.0, 0.5]), 300
     crossing, weights = Crossing.of(GENERATORS, np.broadcast_to(LEVELS, (5, 4))), item_weights((60,), 100, 0)
     covered = np.zeros(3)
     for _ in range(n):
@@ -58,7 +58,7 @@ def test_intervals_hold_the_slopes_whether_or_not_generators_differ_in_more_than
         scores = (gains(*truth) + own)[..., None, None] + of_pair + of_seed + of_items
         found = crossing.intervals(scores, weights, 0, (60,))
         covered += [one.ci_low <= true <= one.ci_high for one, true in zip(found, truth, strict=True)]
-    assert (covered / n >= 0.925).all(), covered / n
+    assert (covered / n >= 0.93).all(), covered / n
     assert (covered / n <= 0.995).all(), covered / n
 
 

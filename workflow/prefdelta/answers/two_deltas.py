@@ -77,59 +77,52 @@ class Crossing:
     """
 
     coefficients: Array
-    _between: Array  # (2, n_pairs): coefficients of pairs in a mean and in a slope on the generator-level delta
+    _along: Array  # (n_pairs,) generator-level deltas from their mean, in units of `PER`
     _within: Array  # (2, n_pairs, n_selections): coefficients of gains in a pair's height and slope
 
     @classmethod
     def of(cls, generator_deltas: Array, sample_deltas: Array) -> "Crossing | None":
         """From (n_pairs,) points and (n_pairs, n_selections) levels. None where one of the two does not vary: it has no slope."""
-        along = generator_deltas / PER - generator_deltas.mean() / PER
+        along = (generator_deltas - generator_deltas.mean()) / PER
         own = sample_deltas - sample_deltas.mean(axis=1, keepdims=True)
         if np.allclose(along, 0) or np.isclose(own, 0).all(axis=1).any():
             return None
         slopes = own / (own**2).sum(axis=1, keepdims=True)
         away = sample_deltas.mean() - sample_deltas.mean(axis=1, keepdims=True)
-        within = np.stack([1 / own.shape[1] + away * slopes, slopes])
-        between = np.stack([np.full(len(along), 1 / len(along)), along / (along**2).sum()])
-        terms = [between[1][:, None] * within[0], between[0][:, None] * within[1], between[1][:, None] * within[1]]
-        return cls(np.stack(terms), between, within)
-
-    def scatter(self, gains: Array) -> Array:
-        """(3,) standard errors of the terms by how far the pairs' heights and slopes lie off their lines; NaN of two pairs.
-
-        ``gains``: (n_pairs, n_selections).
-        """
-        heights, slopes = (self._within * gains).sum(axis=2)
-        left = [values - values.mean() - self._between[1] @ values * self._along for values in (heights, slopes)]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            of_height, of_slope = (np.sqrt((values**2).sum() / self.freedom) for values in left)
-        sizes = np.sqrt((self._between**2).sum(axis=1))
-        return np.array([of_height * sizes[1], of_slope * sizes[0], of_slope * sizes[1]])
+        heights = 1 / own.shape[1] + away * slopes
+        trend = (along / (along**2).sum())[:, None]
+        return cls(np.stack([trend * heights, slopes / len(along), trend * slopes]), along, np.stack([heights, slopes]))
 
     @property
     def freedom(self) -> int:
         """Degrees of freedom of `scatter`."""
-        return len(self._between[0]) - 2
+        return len(self._along) - 2
 
-    @property
-    def _along(self) -> Array:
-        """Generator-level deltas from their mean, in units of `PER`."""
-        found: Array = self._between[1] / (self._between[1] ** 2).sum()
-        return found
+    def scatter(self, gains: Array) -> Array:
+        """(3,) standard errors of the terms by how far pairs' heights and slopes lie off their lines; of more than two pairs.
+
+        ``gains``: (n_pairs, n_selections).
+        """
+        heights, slopes = (self._within * gains).sum(axis=2)
+        n, squares = len(self._along), (self._along**2).sum()
+        left = [values - values.mean() - (self._along @ values) / squares * self._along for values in (heights, slopes)]
+        of_height, of_slope = (np.sqrt((values**2).sum() / self.freedom) for values in left)
+        return np.array([of_height / np.sqrt(squares), of_slope / np.sqrt(n), of_slope / np.sqrt(squares)])
 
     def intervals(self, scores: Array, weights: Array, seed: int, sizes: tuple[int, ...]) -> list[Interval]:
         """Of each of `TERMS`, from (n_pairs, n_selections, n_seeds, n_items) scores; ``weights`` from `item_weights`.
 
-        Seeds are drawn for a pair of generators as a whole, since its arms share their draws of traces; the wider one of that
-        interval and of one by `scatter` is taken.
+        Seeds are drawn for a pair of generators as a whole, since its arms share their draws of traces. Where pairs scatter more
+        than seeds and items explain, the interval is by `scatter`. In simulations (tests) it holds the truth in 94 to 99 % of
+        cases: the more, the less pairs scatter.
         """
-        scattered = self.scatter(scores.mean(axis=(2, 3)))
+        scattered = self.scatter(scores.mean(axis=(2, 3))) if self.freedom > 0 else np.zeros(len(TERMS))
         found = []
         for coefficients, error in zip(self.coefficients, scattered, strict=True):
             sides = list(np.einsum("ps,pski->pki", coefficients, scores))
             interval = contrast([1] * len(sides), sides, weights, seed, sizes)
-            if self.freedom > 0 and error > interval.standard_error:
-                half, estimate = float(stdtrit(self.freedom, (1 + LEVEL) / 2)) * float(error), interval.estimate
+            if error > interval.standard_error:
+                half, estimate = float(stdtrit(self.freedom, (1 + LEVEL) / 2) * error), interval.estimate
                 interval = Interval(estimate, estimate - half, estimate + half, float(error), float(self.freedom))
             found.append(interval)
         return found

@@ -65,6 +65,7 @@ def ladder(gains: pl.DataFrame, suites: list[str]) -> Figure:
     """Gain against the generator-level delta: one line for each suite; that of greedy answers is dashed."""
     plot, (panel,) = plotting.panels(1, width=6.4, height=4.2)
     gains = gains.sort("generator_delta")
+    side = "chosen" if gains["chosen"].n_unique() > 1 else "rejected"
     for index, suite in enumerate(suites):
         for decoding, line, fill in (("sampled", "-", None), ("greedy", "--", "white")):
             rows, colour = gains.filter(suite=suite, decoding=decoding), plotting.colour(index)
@@ -77,7 +78,7 @@ def ladder(gains: pl.DataFrame, suites: list[str]) -> Figure:
         ends = gains.filter(arm=row["arm"])
         place, shift = (ends["ci_low"].min(), -11) if index % 2 else (ends["ci_high"].max(), 5)
         panel.annotate(
-            row["chosen"], (row["generator_delta"], place), xytext=(0, shift), textcoords="offset points", ha="center", fontsize=8
+            row[side], (row["generator_delta"], place), xytext=(0, shift), textcoords="offset points", ha="center", fontsize=8
         )
     panel.axhline(0, color="black", lw=0.8)
     panel.margins(x=0.1, y=0.12)
