@@ -3,16 +3,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 VLLM := .venv-vllm
 CORES ?= all
+FIRST := results/microworld/figures/generator_delta.png
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: results check why accept test test-vllm fuzz fuzz-inputs chaos env-vllm bench lint format schema pin clean
+.PHONY: results all-studies check why accept test test-vllm fuzz fuzz-inputs chaos env-vllm bench lint format schema pin clean
 
 # STRICT=1 makes again what other versions of libraries have made than those that are installed, and the report that tells of it.
 # CONFIG=my-study.yaml is another study than config/config.yaml.
 results: check
 	forced="$(if $(STRICT),render_report $$(snakemake --summary | python -m prefdelta.run.records results))" && \
 	if [ -t 1 ]; then set -- --logger rich; fi && \
-	snakemake $(if $(CONFIG),--configfile $(CONFIG)) --cores $(CORES) "$$@" $${forced:+--forcerun $$forced}
+	snakemake $(if $(CONFIG),--configfile $(CONFIG),--prioritize $(FIRST)) --cores $(CORES) "$$@" $${forced:+--forcerun $$forced}
+
+# The default study and those around it, one after the other: hours.
+all-studies: results
+	for study in controls judges robustness second-world; do $(MAKE) results CONFIG=config/$$study.yaml || exit 1; done
 
 # What is wrong with a configuration, with its file and line. Where Snakemake can't read a file at all, it says less.
 check: $(BIN)/.installed

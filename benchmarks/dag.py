@@ -23,7 +23,7 @@ REPOSITORY = FOLDER.parent
 SIZE, RUNS = 1000, 3
 TARGET = "results/lattice/tables/lattice.csv"
 DRY_RUN = ["--dry-run", "--forceall", "--quiet", "all"]
-CHOSEN, REJECTED = ["qwen-s", "qwen-m", "qwen-l", "llama-s", "llama-l"], "qwen-xs"
+CHOSEN, REJECTED = ["rung1", "rung2", "rung3", "rung4", "rung5"], "rung0"
 SELECTIONS = [f"top{k}-overall" for k in range(100, 2100, 100)]
 BARE = """
 PAIR = "oracle/{chosen}_vs_{rejected}/{selection}"
@@ -39,7 +39,7 @@ TRACES = expand("results/lattice/traces/{generator}.parquet", generator=config["
 
 rule items:
     output: "results/lattice/prompts/{suite}.parquet"
-    wildcard_constraints: suite="in_domain|out_of_domain"
+    wildcard_constraints: suite="in_domain|longer|out_of_domain"
     shell: "touch {output}"
 rule prompts:
     input: SUITES

@@ -27,7 +27,7 @@ from prefdelta.study.paths import CHECKPOINT, PAIRS
 from prefdelta.train.settings import PolicySettings
 
 ROOT = Path(__file__).parents[1]
-CHOSEN, REJECTED, SELECTIONS = ("qwen-s", "qwen-m", "qwen-l", "llama-l"), "qwen-xs", ("full", "top500-overall")
+CHOSEN, REJECTED, SELECTIONS = ("rung1", "rung2", "rung3", "rung5"), "rung0", ("full", "top400-overall")
 CORES = len(os.sched_getaffinity(0))
 
 

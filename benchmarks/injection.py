@@ -1,6 +1,6 @@
-"""Does a trace that closes the judge's fence and asks for fives get them? The learned judge of the default study is asked.
+"""Does a trace that closes the judge's fence and asks for fives get them? The learned judge is asked.
 
-It is trained as `config/config.yaml` says, then rates traces as their authors wrote them, and with a line that forges the end
+It is trained as `config/judges.yaml` says, then rates traces as their authors wrote them, and with a line that forges the end
 of the data. Printed are the mean ratings and how far each forgery moves them, beside the exact oracle's. To the oracle what is
 added is noise: signal_to_noise may fall, and nothing may rise. ``words`` adds words without a meaning, to tell what an
 instruction does from what any further text does. This is one judge of 80 k parameters that reads no English: it shows that the
@@ -49,12 +49,13 @@ def added(problem: str, trace: str) -> dict[str, str]:
 
 
 def main(n_traces: int, threads: int) -> None:
-    study = load_study(yaml.safe_load((Path(__file__).parents[1] / "config" / "config.yaml").read_text(encoding="utf-8")))
+    study = load_study(yaml.safe_load((Path(__file__).parents[1] / "config" / "judges.yaml").read_text(encoding="utf-8")))
+    writers = [study.authors[name] for name in study.models["rater"].authors]
     rng, rows, grades = random.Random(0), [], []
     for number in range(n_traces):
         problem = random_problem("arithmetic", rng.randint(*study.operations), rng)
         prompt = render(problem, rng)
-        text = write(problem, rng.choice(list(study.authors.values())), rng)
+        text = write(problem, rng.choice(writers), rng)
         for kind, more in added(prompt, text).items():
             rows.append(
                 {

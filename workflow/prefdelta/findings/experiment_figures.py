@@ -35,6 +35,8 @@ def plot_experiment(table: Path, figure: Path, *, settings: FigureSettings) -> N
     )
     answers = {unit: answer_experiment(results, settings.arms, suites[-1])}
     plotting.save(plot, figure, title=settings.title, question=settings.question, answers=answers, caveat=settings.caveat)
+    told = "\n".join(f"  {line.replace('**', '')}" for line in answers[unit])
+    print(f"\n{settings.question} ({figure})\n{told}\n", flush=True)  # for whoever waits at the terminal
 
 
 def answer_experiment(results: pl.DataFrame, arms: list[str], suite: str) -> list[str]:
