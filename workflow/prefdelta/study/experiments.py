@@ -25,6 +25,7 @@ RESERVED = (
     "sharpening",
     "replication",
     "two_deltas",
+    "requests",
 )
 
 
