@@ -457,3 +457,9 @@ def test_without_other_temperatures_a_policy_is_measured_at_the_evaluations():
     assert not findings.tabulate_sharpening(loaded, {"study": loaded.study}).files["tempered"]
     with pytest.raises(ConfigError, match=r"evaluation\.temperatures of study microworld is empty"):
         generation.evaluate_temperatures(loaded, {"study": loaded.study, "model": "policy"})
+
+
+def test_the_report_needs_the_figures_of_the_answers_themselves():
+    # They are marked for the report, which fails where one is gone that nothing else would make again.
+    loaded = load_study(config())
+    assert {*reports.render_answers(loaded, {}).files["figures"]} <= {*reports.render_report(loaded, {}).files["shown"]}

@@ -17,7 +17,6 @@ def render_answers(study: Study, words: Mapping[str, str]) -> Job:
     for name, experiment in study.experiments.items():
         shown = [name, "regressions"] if experiment.figure == "grid" else [name]
         figures[experiment.question] = figures.get(experiment.question, []) + shown
-    names = [*study.experiments, "sharpening", "regressions", "judge_audit", "prediction", *_again(study)]
     settings = AnswersSettings(
         study=study.study,
         suite=study.answered_suite,
@@ -25,7 +24,7 @@ def render_answers(study: Study, words: Mapping[str, str]) -> Job:
         smallest_effect=study.smallest_effect,
         figures=figures,
     )
-    return Job({"claims": table(study, "claims"), "figures": {name: figure(study, name) for name in names}}, settings)
+    return Job({"claims": table(study, "claims"), "figures": {name: figure(study, name) for name in answering(study)}}, settings)
 
 
 def what_seeds_vary(study: Study) -> str:
@@ -50,14 +49,22 @@ def what_seeds_vary(study: Study) -> str:
     )
 
 
+def answering(study: Study) -> list[str]:
+    """The figures on the page of answers."""
+    return [*study.experiments, "sharpening", "regressions", "judge_audit", "prediction", *_again(study)]
+
+
 def _again(study: Study) -> list[str]:
     """What only a study has that replicates another one."""
     return ["replication"] if study.replicates else []
 
 
 def reported(study: Study) -> list[str]:
-    """Everything that the report shows."""
-    figures = [*study.experiments, "sharpening", "capability", "judge_audit", "balance", "whatif", *_again(study)]
+    """Everything that the report shows: what the page of answers is made from, too.
+
+    Snakemake's report shows whatever is marked for it among all that its targets were made from, and fails where such a file is gone.
+    """
+    figures = [*answering(study), "capability", "balance", "whatif"]
     tables = [*study.experiments, *(name for name in RESERVED if name != "replication"), *_again(study)]
     profiles = [name for name in study.experiments if name not in study.trained]
     pages = [file.replace(".parquet", ".html") for name in profiles for file in profile_pairs(study, name).values()]
