@@ -60,8 +60,8 @@ class Sharpening(Table):
     log-probability of a trace (nats). `training_accuracy` and `training_margin` are those of the last step's own pairs.
 
     Differences have p-values, corrected (Holm, ``p_holm``) for all arms of a policy, by suite and quantity. Intervals are over
-    items and seeds; of held-out pairs over seeds, or over the pairs of a single one; of training over seeds. ``n_items``: items,
-    answers or pairs.
+    items and seeds (entropies are taken as known); of held-out pairs over seeds, or over the pairs of a single one; of training
+    over seeds. ``n_items``: items, answers or pairs.
     """
 
     arm: str
