@@ -105,27 +105,36 @@ def test_log_probabilities_and_entropy_are_those_of_the_tempered_softmax(checkpo
     assert float(first.exp() @ torch.tensor(sums[:, 1])) == pytest.approx(exact, abs=1e-4)
 
 
-def predictions(path, texts, model=Predictions, ended=True, **columns):
+SPOILED = "sook"  # which was sampled as two tokens that are no words together
+
+
+def predictions(path, samples, model=Predictions, ended=True, **columns):
+    """Answers to items: of each sample the texts by item."""
+    tokenizer = make_tokenizer()
     rows = [
         {
             "item_id": f"q{number}",
             "suite": "ood",
             "task": "t",
-            "sample": 0,
+            "sample": sample,
             "text": text,
             "correct": True,
-            "n_tokens": 3,
+            "n_tokens": len(tokenizer(text)["input_ids"]) + ended + (text == SPOILED),
             **columns,
         }
         | {"finish_reason": "stop" if ended else "length"}
+        for sample, texts in enumerate(samples)
         for number, text in enumerate(texts)
     ]
     write_table(rows_to_table(rows, model), model, path)
     return path
 
 
-def shifts_of(folder, checkpoints, traces, seen=(), ended=True, own=1, tempered=None):
-    """The `Shifts` of a checkpoint (``own``: of which) whose answers are the traces of generator c, trained on pairs ``seen``."""
+def shifts_of(folder, checkpoints, traces, seen=(), ended=True, own=1, tempered=None, before=()):
+    """The `Shifts` of a checkpoint (``own``: of which) whose answers are the traces of generator c, trained on pairs ``seen``.
+
+    ``before``: what was sampled before that, to each item the same.
+    """
     files = {}
     for side, frame in traces.items():
         files[side] = folder / f"{side}.parquet"
@@ -143,13 +152,14 @@ def shifts_of(folder, checkpoints, traces, seen=(), ended=True, own=1, tempered=
         )
         pairs = folder / "pairs.parquet"
         write_table(frame, Pairs, pairs)
-    answers = predictions(folder / "e.parquet", items["text"], ended=ended, decoding="sampled")
+    texts = [*([text] * len(items) for text in before), items["text"]]
+    answers = predictions(folder / "e.parquet", texts, ended=ended, decoding="sampled")
     measure_shift(
         checkpoints[own] / "manifest.json",
         checkpoints[0] / "manifest.json",
         [folder / "prompts.parquet"],
         answers,
-        predictions(folder / "t.parquet", items["text"], Tempered, temperature=0.5) if tempered else None,
+        predictions(folder / "t.parquet", texts, Tempered, temperature=0.5) if tempered else None,
         pairs,
         files if pairs else {},
         folder / "shifts.parquet",
@@ -169,6 +179,8 @@ def test_a_policy_has_not_moved_from_itself_and_a_checkpoint_has(tmp_path, check
     answers, before = moved.filter(kind="answer"), itself.filter(temperature=1.0)
     assert answers["base_logp"].to_list() == pytest.approx(before["logp"].to_list(), abs=1e-4)
     assert (answers["logp"] - answers["base_logp"]).abs().min() > 1e-3
+    spoiled = shifts_of(tmp_path, checkpoints, traces, own=0, before=[SPOILED])
+    assert spoiled["logp"].to_list() == pytest.approx(before["logp"].to_list(), abs=1e-4)
     cut = shifts_of(tmp_path, checkpoints, traces, ended=False, own=0)  # such an answer has no end token
     assert (before["n_tokens"] - cut["n_tokens"]).to_list() == [1] * 6 and (cut["logp"] > before["logp"]).all()
 

@@ -41,11 +41,11 @@ def measure_shift(
 ) -> None:
     """Writes the `Shifts` of the checkpoint of ``manifest`` from the untuned policy of ``base``, which may be the same.
 
-    Answers are the first sampled one to each item of ``predictions`` and, of an untuned policy, of the ``tempered`` ones; of more
-    than `MOST` items of a suite, evenly spaced ones. Their log-probabilities are at the temperature that they were sampled at,
-    of all tokens, also where sampling left out unlikely ones (``top_p``, ``top_k``). The mean of logp - base_logp over answers is
-    an unbiased estimate of KL(checkpoint || policy); that of the entropies of next tokens, summed over an answer, is one of the
-    entropy of answers, by the chain rule (Cover and Thomas 2006, theorem 2.5.1), with less noise than their mean surprisal.
+    Answers are one to each item of ``predictions`` and, of an untuned policy, of the ``tempered`` ones; of a suite with more than
+    `MOST` items, to evenly spaced ones. Log-probabilities are at the temperature that they were sampled at, of all tokens, also
+    where sampling left out unlikely ones (``top_p``, ``top_k``). The mean of logp - base_logp over answers is an estimate without
+    bias of KL(checkpoint || policy); that of the entropies of next tokens, summed over an answer, is one of the entropy of
+    answers, by the chain rule (Cover and Thomas 2006, theorem 2.5.1), with less noise than their mean surprisal.
 
     ``held_out`` has the traces of the two sides' generators whose pairs are held out: those whose traces are in none of
     ``pairs``, which the checkpoint was trained on; evenly spaced ones where they are more than `MOST`.
@@ -63,9 +63,8 @@ def measure_shift(
     folders = [checked_folder(manifest), checked_folder(base)]
     tokenizer = load_tokenizer(folders[-1], padding_side="right")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    found = []
-    parts = pl.concat(texts, how="diagonal").partition_by("temperature", maintain_order=True)
-    sequences = [_tokens(tokenizer, part, settings) for part in parts]
+    by_temperature = pl.concat(texts, how="diagonal").partition_by("temperature", maintain_order=True)
+    parts, sequences = zip(*(_tokens(tokenizer, part, settings) for part in by_temperature), strict=True)
     sums: dict[Path, list[NDArray[np.float64]]] = {}
     for folder in dict.fromkeys(folders):
         model = load_model(folder, settings.dtype).to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -76,22 +75,24 @@ def measure_shift(
             for tokens, part in zip(sequences, parts, strict=True)
         ]
         del model  # the memory is for the next one
-    for part, tokens, own, untuned in zip(parts, sequences, sums[folders[0]], sums[folders[-1]], strict=True):
-        lengths = [len(ids) - start for ids, start in tokens]
+    found = []
+    for part, own, untuned in zip(parts, sums[folders[0]], sums[folders[-1]], strict=True):
         # Rounding can take what is nearly 0 to its other side.
         columns = {"logp": own[:, 0].clip(max=0), "base_logp": untuned[:, 0].clip(max=0), "entropy": own[:, 1].clip(min=0)}
-        found.append(part.hstack(pl.DataFrame({**columns, "n_tokens": pl.Series(lengths, dtype=pl.Int64)})))
+        found.append(part.hstack(pl.DataFrame(columns)))
     write_table(pl.concat(found).select(list(Shifts.to_schema().columns)), Shifts, shifts)
 
 
 def _answers(answers: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
-    """The first answer (`Predictions` or `Tempered`) to evenly spaced items of each suite at each temperature, with prompts."""
-    first = answers.filter(sample=0).sort("temperature", "suite", "task", "item_id")
-    parts = first.partition_by("temperature", "suite", maintain_order=True)
+    """The answers (`Predictions` or `Tempered`) to evenly spaced items of each suite at each temperature, with prompts."""
+    order = ["temperature", "suite", "task", "item_id"]
+    several = answers.select(order).unique().sort(order).partition_by("temperature", "suite", maintain_order=True)
+    kept = answers.join(pl.concat([_spaced(part) for part in several]), on=order, how="semi").sort(*order, "sample")
     prompts = items.select("prompt", item_id="prompt_id")
-    kept = pl.concat([_spaced(part) for part in parts]).join(prompts, on="item_id", maintain_order="left")
     columns = {"kind": pl.lit("answer"), "key": pl.col("item_id"), "ended": pl.col("finish_reason") == "stop"}
-    return kept.select("temperature", "suite", "task", "prompt", "text", **columns)
+    columns["n_sampled"] = pl.col("n_tokens")
+    asked = kept.join(prompts, on="item_id", maintain_order="left")
+    return asked.select("temperature", "suite", "task", "prompt", "text", "sample", **columns)
 
 
 def _held_out(traces: dict[Side, Path], pairs: Path) -> pl.DataFrame:
@@ -117,14 +118,18 @@ def _spaced(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.gather_every(max(1, math.ceil(len(frame) / MOST)))
 
 
-def _tokens(tokenizer: Any, texts: pl.DataFrame, settings: ShiftSettings) -> list[tuple[list[int], int]]:
-    """The token ids of each prompt with its text, and where the text begins.
+def _tokens(tokenizer: Any, texts: pl.DataFrame, settings: ShiftSettings) -> tuple[pl.DataFrame, list[tuple[list[int], int]]]:
+    """One text of each key with its ``n_tokens``; and the token ids of its prompt and it together, and where it begins.
 
-    An answer that was cut off by its limit of tokens has no end; a trace is cut as in training.
+    Of several answers that is the first whose text is as many tokens as were sampled, else the first of all: other tokens are not
+    what the checkpoint wrote. An answer that was cut off by its limit has no end; a trace is cut as in training.
     """
     whole = tokenised(tokenizer, texts["prompt"].to_list(), texts["text"].to_list(), settings.chat)
     found = []
     for (ids, start), kind, ended in zip(whole, texts["kind"], texts["ended"], strict=True):
         most = len(ids) if kind == "answer" else max(settings.max_length, start)
         found.append((ids[:most] if ended else ids[:-1], start))
-    return found
+    lengths = pl.Series([len(ids) - start for ids, start in found], dtype=pl.Int64)
+    numbered = texts.with_columns(n_tokens=lengths, row=pl.int_range(pl.len()))
+    best = numbered.sort(pl.col("n_tokens") != pl.col("n_sampled"), "sample").unique(["kind", "key"], keep="first").sort("row")
+    return best, [found[row] for row in best["row"]]

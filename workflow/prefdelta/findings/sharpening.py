@@ -59,9 +59,9 @@ class Sharpening(Table):
     beta (1 where the method has none) x the change of log-probability; `chosen_change` and `rejected_change` of the
     log-probability of a trace (nats). `training_accuracy` and `training_margin` are those of the last step's own pairs.
 
-    Of differences, `decided` is corrected for all arms of a policy, by suite and quantity. Intervals are over
-    items and seeds; of held-out pairs over seeds, or over the pairs of a single one; of training over seeds. ``n_items``: items,
-    answers or pairs.
+    Of differences, `decided` is corrected for all arms of a policy, by suite and quantity. Intervals are over items and seeds
+    (entropies are taken as known); of held-out pairs over seeds, or over the pairs of a single one; of training over seeds.
+    ``n_items``: items, answers or pairs.
     """
 
     arm: str
