@@ -1,4 +1,4 @@
-"""Section `methods`: training recipes; `sweeps`: grids of them; and `gates`: when a training must not start, or a table be made."""
+"""Section `methods`: training recipes; `sweeps`: grids of them; `gates`: when no training starts, and no table is made."""
 
 import math
 from itertools import product
