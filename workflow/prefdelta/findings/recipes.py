@@ -85,7 +85,7 @@ def tabulate_recipes(evals: dict[Cell, Path], bases: dict[str, Path], table: Pat
     for place in places:
         shape = found[files[0]][place]
         weights = item_weights(shape.sizes, settings.bootstrap.n_resamples, settings.bootstrap.seed)
-        winners = [recipe for (*_, decoding), recipe in best.items() if decoding == shape.decoding]
+        winners = [recipe for recipe in settings.recipes if best[recipe.policy, recipe.method, shape.decoding] is recipe]
         compared: list[tuple[SweptRecipe, str | None, list[list[Any]]]] = []
         for recipe in settings.recipes:
             compared += [(recipe, None, []), (recipe, BASE, untuned[recipe.policy])]
@@ -135,17 +135,17 @@ def plot_recipes(table: Path, figure: Path, *, settings: RecipesFigureSettings) 
 
     results = read_result_csv(table, Recipes)
     gains = results.filter(versus=BASE, suite=settings.validation)
-    axes = [axis for axis in AXES if gains[axis].n_unique() > 1] or ["n_steps"]
+    axes = [axis for axis in AXES if gains[axis].drop_nulls().n_unique() > 1] or ["n_steps"]
     policies, decodings = (gains[name].unique(maintain_order=True) for name in ("policy", "decoding"))
     plot, panels = plotting.panels(len(axes), width=4.0, height=3.8, sharey=True)
     for panel, axis in zip(panels, axes, strict=True):
         for index, (policy, method) in enumerate(gains.select("policy", "method").unique(maintain_order=True).iter_rows()):
-            for decoding, line in zip(decodings, ("-", "--"), strict=False):
+            for number, (decoding, line) in enumerate(zip(decodings, ("-", "--"), strict=False)):
                 rows = gains.filter(policy=policy, method=method, decoding=decoding).drop_nulls(axis)
                 rows = rows.sort("estimate", descending=True).unique(axis, keep="first").sort(axis)
                 name = f"{method}, {decoding}" + (f", {policy}" if len(policies) > 1 else "")
                 panel.errorbar(
-                    rows[axis],
+                    rows[axis] * 1.03 ** (2 * index + number),
                     rows["estimate"],
                     yerr=plotting.errors(rows),
                     fmt=f"o{line}",

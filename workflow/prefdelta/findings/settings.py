@@ -74,7 +74,7 @@ class SweptRecipe(Strict):
     method: str
     recipe: str
     trainer: str
-    loss: str
+    loss: str | None
     learning_rate: float
     beta: float | None
     n_steps: int

@@ -11,7 +11,6 @@ from prefdelta.tables.io import read_table, rows_to_table, write_result_table
 from prefdelta.tables.stages import Prompts
 
 CHARACTERS = 4  # of a token, in English
-STEP = 25  # tokens of a step at least, by which steps are counted before there are any: a short line
 
 
 class Requests(Table):

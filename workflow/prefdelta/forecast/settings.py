@@ -8,6 +8,8 @@ from prefdelta.study.run import Prices
 from prefdelta.study.strict import Strict
 from prefdelta.study.study import Cost
 
+STEP = 25  # tokens of a trace's step at least, by which steps are counted before there are any: a short line
+
 
 class PlannedArm(ArmSettings):
     """An arm with what its recipe says of its training.

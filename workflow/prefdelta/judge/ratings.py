@@ -174,10 +174,9 @@ class _Rated:
         if (reason := choice.declined or reason) not in self.reasons:
             log.warning("missing ratings (%s), the first such answer: %.500r", reason, choice.content or choice.reasoning)
             self.reasons.append(reason)
+        first = len(DIMENSIONS) * (row if step is None else len(self.traces))
         for dimension, rating in ratings.items():
-            cell = (
-                len(DIMENSIONS) * row + DIMENSIONS.index(dimension) if step is None else len(DIMENSIONS) * len(self.traces) + step
-            )
+            cell = first + (DIMENSIONS.index(dimension) if step is None else step)
             if not self.found[cell, repeat]:
                 self.found[cell, repeat] = 0 if choice.declined else rating or 0
                 self.why[cell, repeat] = 0 if self.found[cell, repeat] else self.reasons.index(reason)

@@ -176,7 +176,7 @@ def steps(trace: str) -> list[tuple[int, int]]:
     """
     found: list[tuple[int, int]] = []
     for mark in _BREAKS:
-        bounds = [0, *(place for found in mark.finditer(trace) for place in found.span()), len(trace)]
+        bounds = [0, *(place for broken in mark.finditer(trace) for place in broken.span()), len(trace)]
         found = []
         for begin, end in zip(bounds[::2], bounds[1::2], strict=True):
             text = trace[begin:end]

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from prefdelta.forecast.requests import STEP
 from prefdelta.forecast.settings import (
+    STEP,
     Asked,
     OverlapSettings,
     PlannedArm,

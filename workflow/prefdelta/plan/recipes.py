@@ -20,7 +20,7 @@ def tabulate_recipes(study: Study, words: Mapping[str, str]) -> Job:
             method=study.swept[method],
             recipe=method,
             trainer=study.methods[method].trainer,
-            loss=study.methods[method].loss,
+            loss=study.methods[method].loss if study.methods[method].trainer == "dpo" else None,
             learning_rate=study.methods[method].learning_rate,
             beta=study.methods[method].beta,
             n_steps=study.methods[method].n_steps(study.n_full_pairs),

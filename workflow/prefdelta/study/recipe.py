@@ -1,9 +1,10 @@
-"""Section `methods`: training recipes; and `gates`: when a training must not start, or a table not be made."""
+"""Section `methods`: training recipes; `sweeps`: grids of them; `gates`: when no training starts, and no table is made."""
 
 import math
+from itertools import product
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from prefdelta.study.run import TrainingRun
 from prefdelta.study.strict import Count, Share, Strict
@@ -138,3 +139,35 @@ def examples_read(n: int, n_steps: int, batch_size: int, unit: int) -> int:
         return 0
     passes, steps = divmod(n_steps, math.ceil(per_pass / batch_size))
     return passes * per_pass + steps * batch_size
+
+
+AXES = {"learning_rate": "lr", "beta": "b", "steps": "s"}  # as they stand in a recipe's name
+
+
+class Sweep(Strict):
+    """A method at every combination of these values: each is a method of its own, and in an experiment's `method` the sweep's
+    name stands for all of them. In its name are the values that differ from the method's own, as in `dpo.lr1e-4.s50`."""
+
+    method: str = Field(description="one of `methods`, whose other settings all have")
+    learning_rate: list[PositiveFloat] = Field(default=[], description="default: the method's own")
+    beta: list[PositiveFloat] = Field(default=[], description="default: the method's own")
+    steps: list[Count] = Field(default=[], description="default: the method's own; else in place of its `epochs`")
+
+    def recipes(self, method: Recipe) -> dict[str, Recipe]:
+        """The recipes by their names; ``method`` is the one that is swept. Raises pydantic's ValidationError."""
+        own = method.model_dump()
+        found = {}
+        for values in product(*(getattr(self, axis) or [own[axis]] for axis in AXES)):
+            point = dict(zip(AXES, values, strict=True))
+            parts = [f".{short}{_written(point[axis])}" for axis, short in AXES.items() if point[axis] != own[axis]]
+            changed = own | point | ({"epochs": None} if self.steps else {})
+            found["".join([self.method, *parts])] = Recipe.model_validate(changed)
+        return found
+
+
+def _written(value: float) -> str:
+    """A number as part of a name: 0.0002 is 2e-4."""
+    if value >= 0.01:
+        return f"{value:g}"
+    mantissa, exponent = f"{value:e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"

@@ -11,13 +11,12 @@ from prefdelta.study.experiments import Experiment
 from prefdelta.study.generators import SEED_OF_A_DRAW, DatasetGenerator, Generator, draw_of
 from prefdelta.study.judges import Judge
 from prefdelta.study.models import Author, Model, World
-from prefdelta.study.recipe import Gates, Recipe
+from prefdelta.study.recipe import Gates, Recipe, Sweep
 from prefdelta.study.run import Run, TrainingRun
 from prefdelta.study.sampling import Evaluation, Sampling
 from prefdelta.study.selections import Selection, SelectionError, parse
 from prefdelta.study.sources import BenchmarkSource, CorpusSource
 from prefdelta.study.strict import Count, Name, Strict
-from prefdelta.study.sweeps import Sweep
 
 
 class Cost(Strict):
