@@ -82,9 +82,15 @@ def plot(folder):
     plot_prediction(folder / "prediction.csv", folder / "arms.csv", folder / "figure.png", settings=settings)
 
 
-def test_a_known_dependence_is_found_on_pairs_and_generators_that_were_held_out(tmp_path):
-    rows = every_arm()
-    splits, arms = tabulate(tmp_path, rows, [gain_of(row) for row in rows])
+@pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    """Every arm with its true gain: a folder with p.json, the arms before training, the splits, the arms."""
+    folder, rows = tmp_path_factory.mktemp("known"), every_arm()
+    return folder, rows, *tabulate(folder, rows, [gain_of(row) for row in rows])
+
+
+def test_a_known_dependence_is_found_on_pairs_and_generators_that_were_held_out(known):
+    folder, rows, splits, arms = known
     assert splits["held_out_pairs"]["r2"] > 0.98
     assert splits["held_out_generators"]["r2"] > 0.95
     assert splits["held_out_pairs, dpo"]["n_arms"] == len(rows)
@@ -93,20 +99,19 @@ def test_a_known_dependence_is_found_on_pairs_and_generators_that_were_held_out(
     assert splits["held_out_pairs"]["r2"] > splits["held_out_pairs, by generator_delta alone"]["r2"] + 0.05
     assert splits["held_out_pairs, by the mean alone"]["r2"] <= 0
     assert arms["estimate"].to_list() == pytest.approx([gain_of(row) for row in rows], abs=0.11)
-    made = read_predictor(tmp_path / "p.json")
+    made = read_predictor(folder / "p.json")
     slopes = {name: feature.coefficient / feature.sd for name, feature in made.features.items() if feature.sd}
     assert slopes == pytest.approx({"delta": 1.2, "generator_delta": 0.9}, rel=0.1)
     assert splits["noise_ceiling"]["r2"] > 0.9
     assert "frozen" not in splits and arms["predicted_frozen"].null_count() == len(rows)
 
 
-def test_a_stored_predictor_says_what_the_fit_said(tmp_path):
-    rows = every_arm()
-    _, arms = tabulate(tmp_path, rows, [gain_of(row) for row in rows])
-    predicted = predict(tmp_path / "p.json", rows_to_table(rows, WhatIf))
+def test_a_stored_predictor_says_what_the_fit_said(known):
+    folder, rows, _, arms = known
+    predicted = predict(folder / "p.json", rows_to_table(rows, WhatIf))
     assert predicted["predicted_gain"].to_list() == pytest.approx(arms["predicted_in_sample"].to_list())
     ends = [in_log_odds(BASE, predicted[name].to_numpy()) for name in ("predicted_low", "predicted_high")]
-    assert (ends[1] - ends[0]) / 2 == pytest.approx(1.96 * read_predictor(tmp_path / "p.json").held_out_error, rel=1e-3)
+    assert (ends[1] - ends[0]) / 2 == pytest.approx(1.96 * read_predictor(folder / "p.json").held_out_error, rel=1e-3)
 
 
 def test_log_odds_are_finite_even_about_half_and_back_again():
@@ -120,11 +125,10 @@ def test_log_odds_are_finite_even_about_half_and_back_again():
     assert in_points(np.array([99.0, 1.0]), np.array([50.0, -50.0])) == pytest.approx([1.0, -1.0])
 
 
-def test_a_fit_at_one_accuracy_holds_at_another(tmp_path):
-    rows = every_arm()
-    tabulate(tmp_path, rows, [gain_of(row) for row in rows])
+def test_a_fit_at_one_accuracy_holds_at_another(known):
+    folder, rows, *_ = known
     far = [row | {"base_accuracy": 85.0} for row in rows]
-    predicted = predict(tmp_path / "p.json", rows_to_table(far, WhatIf))["predicted_gain"].to_numpy()
+    predicted = predict(folder / "p.json", rows_to_table(far, WhatIf))["predicted_gain"].to_numpy()
     assert predicted == pytest.approx([gain_of(row) for row in far], abs=1.5)
     assert predicted.max() < 15 < max(map(gain_of, rows))
 
@@ -154,6 +158,8 @@ def test_frozen_predictions_are_held_against_what_came_out(tmp_path):
     assert (
         "points below the best (at random 8.0, by generator-level delta alone 6.0); predicted by other, ood, sha256 0f" in answer
     )
+    own = [row | {"predictor": "s, ood, sha256 0f"} for row in rows]  # a copy of what this study itself has made
+    assert "frozen" not in tabulate(tmp_path, own, [*gains, 50.0])[0]
 
 
 def test_nothing_is_predicted_from_noise(tmp_path):
