@@ -163,8 +163,8 @@ WITH_CELLS += ["sharpening", "recipes"]
         ("models.hub.revision", "0f", ["fetching"]),
         ("models.hub.dtype", "float32", []),
         ("methods.dpo.beta", 0.5, ["training", "sharpening", "recipes"]),
-        ("methods.dpo.bf16", True, ["training", "what if"]),
-        ("methods.dpo.max_length", 99, ["training", "what if", "shift"]),
+        ("methods.dpo.bf16", True, ["training", "what if", "balance"]),
+        ("methods.dpo.max_length", 99, ["training", "what if", "shift", "balance"]),
         ("methods.kto.beta", 0.5, []),
         ("methods.kto.max_length", 99, []),
         ("methods.sft.max_length", 99, []),
@@ -377,7 +377,7 @@ def test_answers_to_an_item_are_the_evaluations_unless_its_task_says_otherwise()
     study["suites"]["in_domain"]["aime"] = {"repo": "a/b", "samples": 16}
     study["suites"]["in_domain"]["gsm8k"] = {"repo": "a/b"}
     settings = content(load_study(study), "base evaluation")
-    assert (settings["sampling"]["samples"], settings["samples_by_task"]) == (4, {"aime": 16})
+    assert (settings["sampling"]["samples"], settings["samples_by_task"]) == (2, {"aime": 16})
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)

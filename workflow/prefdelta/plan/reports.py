@@ -62,7 +62,8 @@ def _again(study: Study) -> list[str]:
 def reported(study: Study) -> list[str]:
     """Everything that the report shows: what the page of answers is made from, too.
 
-    Snakemake's report shows whatever is marked for it among all that its targets were made from, and fails where such a file is gone.
+    Snakemake's report shows whatever is marked for it among all that its targets were made from, and fails where such a file is
+    gone.
     """
     figures = [*answering(study), "capability", "balance", "whatif"]
     tables = [*study.experiments, *(name for name in RESERVED if name != "replication"), *_again(study)]
