@@ -69,7 +69,7 @@ WRONG = {  # what is wrong -> (path of the change, value, what the message must 
         ["random9999999"],
         [f"{EXPERIMENT}.selection", "9999999", str(n_pairs(build.config()))],
     ),
-    "empty list": (f"{EXPERIMENT}.chosen", [], [f"{EXPERIMENT}.chosen", "at least 1"]),
+    "empty list": (f"{EXPERIMENT}.chosen", [], [EXPERIMENT, "either `chosen` and `rejected`, or `pairs`"]),
     "taken name": (
         "experiments.capability",
         build.config()["experiments"]["generator_delta"],
