@@ -59,7 +59,9 @@ class Experiment(Strict):
     policy: list[str] = Field(default=[], description="default: the first policy")
     method: list[str] = Field(default=[], description="methods, or sweeps of one; default: the first method")
     judge: list[str] = Field(default=[], description="default: the first judge")
-    seeds: Count = Field(default=3, description="seeds 0 to n-1 of each arm: of training, random selections, generators' draws")
+    seeds: Count = Field(
+        default=3, le=100, description="seeds 0 to n-1 of each arm: of training, random selections, generators' draws"
+    )
     versus: list[dict[Literal["chosen", "rejected", "selection", "policy", "method", "judge"], str]] = Field(
         default=[],
         description="controls: each arm is compared with the arm that differs from it in these words only; in a selection, `{k}` "

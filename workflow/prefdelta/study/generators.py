@@ -10,6 +10,7 @@ from prefdelta.study.sources import Source
 from prefdelta.study.strict import Count, Strict
 
 SEED_OF_A_DRAW = 1000
+MOST_DRAWS = 100  # each is a generator of its own from here on
 _DRAWS = "independent samples of all prompts (`{name}`, `{name}.draw1`, ...): one for each seed of an arm, in turn"
 
 
@@ -19,7 +20,7 @@ class CheckpointGenerator(Strict):
     model: str = Field(description="one of `models`")
     backend: Literal["transformers", "vllm"] | None = Field(default=None, description="what runs it; default: the study's")
     seed: int = Field(default=0, description="of its traces")
-    draws: Count = Field(default=1, description=_DRAWS)
+    draws: Count = Field(default=1, le=MOST_DRAWS, description=_DRAWS)
     sampling: PartialSampling = Field(default=PartialSampling(), description="what it samples differently")
 
     @field_validator("backend", mode="before")
@@ -40,7 +41,7 @@ class OpenAIGenerator(Strict):
     extra_body: dict[str, JsonValue] = Field(default={}, description="further keys of a request, such as reasoning_effort")
     think: tuple[str, str] = Field(default=("<think>", "</think>"), description="marks around the reasoning")
     seed: int = Field(default=0, description="of its traces")
-    draws: Count = Field(default=1, description=_DRAWS)
+    draws: Count = Field(default=1, le=MOST_DRAWS, description=_DRAWS)
     sampling: PartialSampling = Field(default=PartialSampling(), description="what it samples differently")
 
 
