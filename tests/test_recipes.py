@@ -13,7 +13,7 @@ from prefdelta.measure.settings import Bootstrap
 from prefdelta.run.errors import ConfigError
 from prefdelta.study.lattice import Cell, arms, trained_cells
 from prefdelta.tables.io import read_result_csv, read_table, write_table
-from prefdelta.tables.stages import Predictions
+from prefdelta.tables.stages import Predictions, Shifts
 
 SWEEP = {"method": "dpo", "learning_rate": [2e-4, 5e-5], "beta": [0.5, 1], "steps": [50]}
 PLACE = {"policy": "p", "judge": "j", "chosen": "c", "rejected": "r"}
@@ -81,6 +81,26 @@ def evaluated(path, in_domain, out_of_domain):
     return path
 
 
+def moved(path, kl):
+    """`Shifts` of two answers to each suite that are ``kl`` nats more likely, on average."""
+    rows = [
+        {
+            "kind": "answer",
+            "temperature": 1.0,
+            "key": f"{suite}{item}",
+            "suite": suite,
+            "task": "t",
+            "entropy": 1.0,
+            "n_tokens": 9,
+        }
+        | {"logp": -5.0, "base_logp": -5.0 - kl + item}
+        for suite in ("id", "ood")
+        for item in (-1, 1)
+    ]
+    write_table(pl.DataFrame(rows).select(list(Shifts.to_schema().columns)), Shifts, path)
+    return path
+
+
 def recipe(method, learning_rate, beta):
     name = f"{method}.lr{learning_rate}"
     cells = [[Cell(**PLACE, method=name, selection=selection, seed=0)] for selection in ("full", "top5-overall")]
@@ -94,14 +114,15 @@ def table(tmp_path):
     recipes = [recipe("dpo", rate, 1.0) for rate in (0.1, 0.2, 0.4)] + [recipe("sft", rate, None) for rate in (0.1, 0.2)]
     shares = {"dpo.lr0.1": (0.5, 0.9), "dpo.lr0.2": (0.8, 0.6), "dpo.lr0.4": (0.7, 0.7)}
     shares |= {"sft.lr0.1": (0.6, 0.3), "sft.lr0.2": (0.4, 0.5)}
-    evals = {}
+    evals, shifts = {}, {}
     for made in recipes:
         for (cell,), shift in zip(made.cells, (0.05, -0.05), strict=True):
             path = tmp_path / f"{made.recipe}{cell.selection}.parquet"
             evals[cell] = evaluated(path, *(share + shift for share in shares[made.recipe]))
+            shifts[cell] = moved(path.with_suffix(".shift"), 10 * made.learning_rate + 20 * shift)
     base = {"p": evaluated(tmp_path / "base.parquet", 0.25, 0.25)}
     settings = RecipesSettings(experiment="e", validation="id", recipes=recipes, bootstrap=Bootstrap(n_resamples=50, seed=0))
-    tabulate_recipes(evals, base, tmp_path / "table.csv", settings=settings)
+    tabulate_recipes(evals, shifts, base, tmp_path / "table.csv", settings=settings)
     return tmp_path / "table.csv"
 
 
@@ -120,6 +141,7 @@ def test_the_best_of_a_method_is_that_on_the_validation_suite_and_bests_are_comp
     assert compared.select("suite", "recipe", "versus").rows() == [(suite, "sft.lr0.1", "dpo.lr0.2") for suite in ("id", "ood")]
     assert compared["estimate"].to_list() == pytest.approx([-20, -30])
     assert rows["n_pair_sets"].unique().to_list() == [2]
+    assert own.filter(suite="id")["kl"].to_list() == pytest.approx([1, 2, 4, 1, 2])
 
 
 def test_the_caption_tells_the_best_and_where_the_grid_is_too_small(table, tmp_path):
@@ -128,11 +150,12 @@ def test_the_caption_tells_the_best_and_where_the_grid_is_too_small(table, tmp_p
     plot_recipes(table, figure, settings=RecipesFigureSettings(**content))
     assert all(figure.with_suffix(suffix).stat().st_size for suffix in (".png", ".svg", ".pdf"))
     lines = figure.with_suffix(".rst").read_text(encoding="utf-8").splitlines()
-    first, second, *_ = (line for line in lines if line.startswith("- "))
+    first, second, _, _, equal, _ = (line for line in lines if line.startswith("- "))
     assert first.startswith("- **dpo**, greedy: dpo.lr0.2, 80.0 [")
     assert "on id; on ood 60.0 [" in first and "a gain of +35.0 [" in first and "edge" not in first
     assert "against dpo.lr0.2 lower by -30.0 [" in second
     assert "At the edge of the grid (learning_rate lowest)" in second
+    assert equal == "- **greedy**: at 2 nats, dpo 80.0, sft 60.0 on id, from 25.0."
 
 
 def test_experiments_of_recipes_are_no_comparisons_of_arms():

@@ -15,7 +15,8 @@ from prefdelta.measure.scores import clipped, item_scores, stack
 from prefdelta.measure.verdict import decided, verdict
 from prefdelta.study.lattice import Cell
 from prefdelta.tables.check import Table
-from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table
+from prefdelta.tables.io import read_result_csv, read_table, rows_to_table, write_result_table
+from prefdelta.tables.stages import Shifts
 
 AXES = ("learning_rate", "beta", "n_steps")
 
@@ -27,8 +28,9 @@ class Recipes(Table):
     highest accuracy on the validation suite in this decoding; ``edge`` then names the axes on which it is at an end of the grid,
     beyond which a better one may lie. ``versus`` is `base`, the untuned policy, or, of a best recipe, another method's best one:
     such differences have p-values (two-sided; ``p_holm``: corrected for all of them on the same policy, suite and decoding). On
-    the validation suite a best recipe's accuracy is too high, since it was chosen for it; on other suites it is not. Key: policy,
-    recipe, suite, decoding, versus.
+    the validation suite a best recipe's accuracy is too high, since it was chosen for it; on other suites it is not. ``kl``
+    (nats): of the recipe's policies from the untuned one, on sampled answers to the suite, by Monte Carlo, so that a small one
+    may come out below 0. Key: policy, recipe, suite, decoding, versus.
     """
 
     experiment: str
@@ -45,6 +47,7 @@ class Recipes(Table):
     best: bool
     edge: str = pa.Field(nullable=True)
     versus: str = pa.Field(nullable=True)
+    kl: float
     estimate: float
     ci_low: float
     ci_high: float
@@ -61,8 +64,10 @@ class Recipes(Table):
         unique = ["policy", "recipe", "suite", "decoding", "versus"]
 
 
-def tabulate_recipes(evals: dict[Cell, Path], bases: dict[str, Path], table: Path, *, settings: RecipesSettings) -> None:
-    """Writes the `Recipes` of an experiment, whose cells have ``evals`` and whose policies ``bases``.
+def tabulate_recipes(
+    evals: dict[Cell, Path], shifts: dict[Cell, Path], bases: dict[str, Path], table: Path, *, settings: RecipesSettings
+) -> None:
+    """Writes the `Recipes` of an experiment, whose cells have ``evals`` and ``shifts``, and whose policies ``bases``.
 
     Every pair set weighs the same. Raises ScoresError where too many answers are ungraded.
     """
@@ -73,6 +78,7 @@ def tabulate_recipes(evals: dict[Cell, Path], bases: dict[str, Path], table: Pat
         (recipe.policy, recipe.recipe): [[found[evals[cell]] for cell in cells] for cells in recipe.cells]
         for recipe in settings.recipes
     }
+    moved = {cell: _divergences(file) for cell, file in shifts.items()}
     places = [place for place, shape in enumerate(found[files[0]]) if shape.task is None]
     best: dict[tuple[str, str, str], SweptRecipe] = {}
     for place in places:
@@ -104,6 +110,7 @@ def tabulate_recipes(evals: dict[Cell, Path], bases: dict[str, Path], table: Pat
             row |= {"suite": shape.suite, "decoding": shape.decoding, "versus": versus, "n_items": len(shape.values)}
             row |= {"n_ungraded": sum(seed[place].n_ungraded for seeds in (*own, *others) for seed in seeds)}
             row |= {"n_pair_sets": len(own), "n_seeds": len(own[0]), "best": is_best}
+            row |= {"kl": float(np.mean([moved[cell][shape.suite] for cells in recipe.cells for cell in cells]))}
             row |= {"edge": _edge(recipe, settings.recipes) if is_best else None}
             rows.append(row | clipped(interval, 0 if versus is None else -100))
             if versus not in (None, BASE):
@@ -112,6 +119,13 @@ def tabulate_recipes(evals: dict[Cell, Path], bases: dict[str, Path], table: Pat
             for (row, _), decision in zip(family, decided([interval for _, interval in family], limit=100), strict=True):
                 row |= decision
     write_result_table(rows_to_table(rows, Recipes), Recipes, table)
+
+
+def _divergences(shifts: Path) -> dict[str, float]:
+    """suite -> KL divergence from the untuned policy (nats), the mean over the suite's tasks."""
+    answers = read_table(shifts, Shifts).filter(kind="answer")
+    by_task = answers.group_by("suite", "task").agg(kl=(pl.col("logp") - pl.col("base_logp")).mean())
+    return dict(by_task.group_by("suite").agg(pl.col("kl").mean()).iter_rows())
 
 
 def _mean(sides: list[list[Any]], place: int) -> float:
@@ -130,25 +144,28 @@ def _edge(best: SweptRecipe, recipes: list[SweptRecipe]) -> str | None:
 
 
 def plot_recipes(table: Path, figure: Path, *, settings: RecipesFigureSettings) -> None:
-    """Plots, for each axis of the grids, the gain on the validation suite of each method's best recipe at each value."""
+    """Plots the gain on the validation suite: for each axis of the grids, of each method's best recipe at each value; and of all
+    recipes by how far they have moved the policy.
+    """
     from prefdelta.measure import plotting
 
     results = read_result_csv(table, Recipes)
     gains = results.filter(versus=BASE, suite=settings.validation)
     axes = [axis for axis in AXES if gains[axis].drop_nulls().n_unique() > 1] or ["n_steps"]
     policies, decodings = (gains[name].unique(maintain_order=True) for name in ("policy", "decoding"))
-    plot, panels = plotting.panels(len(axes), width=4.0, height=3.8, sharey=True)
-    for panel, axis in zip(panels, axes, strict=True):
+    plot, panels = plotting.panels(len(axes) + 1, width=4.0, height=3.8, sharey=True)
+    for panel, axis in zip(panels, [*axes, "kl"], strict=True):
         for index, (policy, method) in enumerate(gains.select("policy", "method").unique(maintain_order=True).iter_rows()):
             for number, (decoding, line) in enumerate(zip(decodings, ("-", "--"), strict=False)):
                 rows = gains.filter(policy=policy, method=method, decoding=decoding).drop_nulls(axis)
-                rows = rows.sort("estimate", descending=True).unique(axis, keep="first").sort(axis)
+                if axis != "kl":
+                    rows = rows.sort("estimate", descending=True).unique(axis, keep="first").sort(axis)
                 name = f"{method}, {decoding}" + (f", {policy}" if len(policies) > 1 else "")
                 panel.errorbar(
-                    rows[axis] * 1.03 ** (2 * index + number),
+                    rows[axis] * (1.0 if axis == "kl" else 1.03 ** (2 * index + number)),
                     rows["estimate"],
                     yerr=plotting.errors(rows),
-                    fmt=f"o{line}",
+                    fmt=f"o{line}" if axis != "kl" else "o" if line == "-" else "^",
                     ms=4,
                     lw=1.2,
                     capsize=2,
@@ -156,6 +173,9 @@ def plot_recipes(table: Path, figure: Path, *, settings: RecipesFigureSettings) 
                     label=name,
                 )
         panel.axhline(0, color="black", lw=0.8)
+        if axis == "kl":
+            panel.set_xlabel("KL divergence from the base policy (nats)")
+            continue
         panel.set_xscale("log")
         values = gains[axis].drop_nulls().unique().sort()
         panel.set_xticks(values, [f"{value:g}" for value in values])
@@ -165,6 +185,7 @@ def plot_recipes(table: Path, figure: Path, *, settings: RecipesFigureSettings) 
     panels[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     introduction = f"The best recipe of each method, chosen by its accuracy on {settings.validation} (points, 95 % intervals):"
     answers = {introduction: answer_recipes(results, settings.validation, settings.answered)}
+    answers["At equal divergence from the base policy, the best recipe up to there:"] = answer_kl(results, settings.validation)
     plotting.save(plot, figure, title=settings.title, question=settings.question, answers=answers, caveat=settings.caveat)
 
 
@@ -184,6 +205,21 @@ def answer_recipes(results: pl.DataFrame, validation: str, answered: str) -> lis
         edge = f" At the edge of the grid ({row['edge']}): a better one may lie beyond it." if row["edge"] else ""
         of = f"**{row['method']}**, {row['decoding']}" + (f", {row['policy']}" if winners["policy"].n_unique() > 1 else "")
         lines.append(f"{of}: {row['recipe']}, {_with_interval(row)} on {validation}; {'; '.join(said)}.{edge}")
+    return lines
+
+
+def answer_kl(results: pl.DataFrame, validation: str) -> list[str]:
+    """A line for each policy and decoding: the accuracy of each method `at_equal_kl`, on the validation suite."""
+    lines = []
+    shown = results.filter(suite=validation).filter(pl.col("versus").is_null())
+    gains = results.filter(suite=validation, versus=BASE)
+    for (policy, decoding), rows in shown.partition_by("policy", "decoding", as_dict=True, maintain_order=True).items():
+        base = rows["estimate"][0] - gains.filter(policy=policy, decoding=decoding, recipe=rows["recipe"][0])["estimate"][0]
+        untuned = rows.select("method", kl=pl.lit(0.0), score=pl.lit(base)).unique(maintain_order=True)
+        found = at_equal_kl(pl.concat([untuned, rows.select("method", pl.col("kl").clip(lower_bound=0), score="estimate")]))
+        said = ", ".join(f"{row['method']} {row['score']:.1f}" for row in found.iter_rows(named=True))
+        of = f"**{decoding}**" + (f", {policy}" if shown["policy"].n_unique() > 1 else "")
+        lines.append(f"{of}: at {found['kl'][0]:.2g} nats, {said} on {validation}, from {base:.1f}.")
     return lines
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from prefdelta.findings.settings import RecipesFigureSettings, RecipesSettings, SweptRecipe
 from prefdelta.plan.findings import base_evals, bootstrap, eval_files, table
 from prefdelta.plan.job import Files, Job
+from prefdelta.study import paths
 from prefdelta.study.lattice import Arm, arms
 from prefdelta.study.study import Study
 
@@ -28,8 +29,10 @@ def tabulate_recipes(study: Study, words: Mapping[str, str]) -> Job:
         )
         for (policy, method), group in by_recipe.items()
     ]
+    cells = [cell for recipe in recipes for of_pairs in recipe.cells for cell in of_pairs]
     inputs: dict[str, Files] = {
-        "evals": eval_files(study, [cell for recipe in recipes for cells in recipe.cells for cell in cells]),
+        "evals": eval_files(study, cells),
+        "shifts": eval_files(study, cells, paths.SHIFT),
         "bases": base_evals(study, [recipe.policy for recipe in recipes]),
     }
     suite = study.validation_suite
