@@ -283,7 +283,7 @@ def test_matched_pairs_are_more_like_the_selected_ones_than_random_pairs_are(wor
     for covariate in [*alike, "log_length_ratio"]:
         assert abs(against_matched[covariate]) < 0.15, covariate  # by chance about 0.08 even where nothing is matched
     for covariate in ["chosen_correct", "rejected_correct", "log_length_ratio"]:
-        assert abs(against_random[covariate]) > 0.3, covariate
+        assert abs(against_random[covariate]) > 0.2, covariate
     # Their delta is what matched pairs lack.
     assert against_matched["delta_overall"] > 1
 

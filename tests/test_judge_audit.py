@@ -285,6 +285,7 @@ def test_an_ungraded_trace_is_like_no_other_where_quality_is_to_be_equal(tmp_pat
 
 def test_the_reference_judge_rates_what_others_rate():
     content = config(chosen=["rung1"], judge=["oracle"], versus=[])
+    content["judges"]["exact"] = content["judges"]["oracle"]
     without = rated_generators(load_study({**content, "reference_judge": None}))
     rated = rated_generators(load_study({**content, "reference_judge": "exact"}))
     assert "exact" not in without
