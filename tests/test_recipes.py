@@ -47,7 +47,7 @@ def test_steps_of_a_sweep_take_the_place_of_epochs():
     del content["methods"]["dpo"]["steps"]
     content["methods"]["dpo"]["epochs"] = 1
     loaded = load_study(content)
-    assert [loaded.methods[name].steps for name in loaded.experiments["generator_delta"].method] == [10, 20, 50]
+    assert [loaded.methods[name].steps for name in loaded.experiments["generator_delta"].method] == [10, 20, 20]
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def test_the_interval_of_a_difference_is_recovered_from_both():
 
 def slope(policy, estimate, p=0.001, term="generator_delta"):
     interval = {"estimate": estimate, "ci_low": estimate - 1, "ci_high": estimate + 1, "p_value": p, "minimum_detectable": 1.5}
+    interval |= {"adjusted_low": estimate - 1, "adjusted_high": estimate + 1, "p_holm": p, "primary": False}
     return {
         "fit": "ladder",
         "policy": policy,

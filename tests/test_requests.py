@@ -67,7 +67,7 @@ def test_a_study_tells_what_it_asks_of_paid_endpoints_alone():
     assert rating.prices == trace.prices == Prices(**PRICES)
     content["judges"]["paid"] |= {"separate_dimensions": False, "step_coherence": "prefix"}
     by_step = {(one.name, one.generator): one for one in forecasts.tabulate_requests(load_study(content), {}).settings.asked}
-    # Of 80 tokens, a request for the other dimensions and one for each of 4 steps, which see half of the trace.
-    assert by_step["paid", "api"].requests_per_prompt == 4 * 6 // 3 * (1 + 4)
-    assert by_step["paid", "api"].trace_tokens == (80 + 4 * 40) // 5
+    # Of 60 tokens, a request for the other dimensions and one for each of 3 steps, which see half of the trace.
+    assert by_step["paid", "api"].requests_per_prompt == 4 * 6 // 3 * (1 + 3)
+    assert by_step["paid", "api"].trace_tokens == (60 + 3 * 30) // 4
     assert rating.characters > len(rubric.messages("", "", DIMENSIONS[:1])[0]["content"])
