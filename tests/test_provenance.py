@@ -280,10 +280,10 @@ def test_annotations_count_where_they_are_bound_to_what_a_rule_declares(reach):
 # Edits of the package itself: (file, old, new), and the scripts that they concern. An empty ``old`` is the end of the file.
 INTERVALS = (
     "export_cell tabulate_capability tabulate_experiment tabulate_generator_deltas tabulate_prediction tabulate_profile "
-    "tabulate_regressions tabulate_sharpening"
+    "tabulate_recipes tabulate_regressions tabulate_sharpening tabulate_two_deltas"
 )
 FIGURES = (
-    "plot_balance plot_capability plot_experiment plot_judge_audit plot_prediction plot_profile plot_regressions "
+    "plot_balance plot_capability plot_experiment plot_judge_audit plot_prediction plot_profile plot_recipes plot_regressions "
     "plot_replication plot_sharpening plot_whatif"
 )
 EDITS = {
@@ -297,7 +297,7 @@ EDITS = {
     ),
     "a word of an error": ([("judge/ratings.py", "could be read (", "was readable (")], "rate_traces"),
     "the body of a helper": ([("pairs/select.py", "+ len(strata) // 2)", "+ len(strata) // 3)")], "build_pairs"),
-    "a default argument": ([("microworld/authors.py", "range = range(10)", "range = range(9)")], "pretrain_model"),
+    "a default argument": ([("microworld/authors.py", "Collection[Habit] = ()", "Collection[Habit] = []")], "pretrain_model"),
     "a decorator": (
         [("measure/intervals.py", "@lru_cache(maxsize=8)", "@lru_cache(maxsize=9)")],
         f"{INTERVALS} tabulate_delta_correction tabulate_judge_audit".replace(" tabulate_regressions", ""),
