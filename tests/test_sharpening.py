@@ -287,7 +287,7 @@ def test_the_figure_and_the_claims_say_what_is_new(sharpening, tmp_path):
     assert "- **p** untuned, by temperature (0: greedy): 30.0 at 1, 50.0 at 0.5, 40.0 at 0." in caption
     assert "- **c over r, full** gains +40.0: sharpening +10.0, new +30.0." in caption
     results = read_result_csv(sharpening, Sharpening)
-    said = {what: row["estimate"] for what, row, _ in beyond_temperature(results, [WORDS, WORDS], "ood")}
+    said = {what: row["estimate"] for what, row in beyond_temperature(results, [WORDS, WORDS], "ood")}
     best = "against the base policy at its best temperature (0.5: 50.0)"
     assert said == pytest.approx(
         {

@@ -343,7 +343,7 @@ def test_code_of_a_task_is_its_own_and_what_it_uses():
 
 
 def test_the_micro_world_is_a_task(tmp_path):
-    assert score_all("story", ["a)3+4=7;#7", "a)3+4=7"], ["7", "7"], 2) == [("7", True), (None, False)]
+    assert score_all("story", ["a)3+4=7;#70", "a)3+4=7"], ["70", "70"], 2) == [("70", True), (None, False)]
     with pytest.raises(TaskError, match="drawn"):
         items("program", math500(tmp_path), "s")
 
