@@ -86,7 +86,7 @@ def study(tmp_path_factory):
                 words = {"policy": "p", "method": method, "judge": "j", "chosen": f"g{place}", "rejected": "worst"}
                 cells = [Cell(**words, selection=f"{selection}-draw{seed}", seed=seed) for seed in range(2)]
                 name = f"{method}, {selection}, g{place} over worst"
-                arms.append(ComparedArm(**words, selection=selection, arm=name, versus=[], cells=cells))
+                arms.append(ComparedArm(**words, selection=selection, arm=name, versus={}, cells=cells))
                 gain = 0.2 * points + 10 * level if method == "dpo" else 0.0
                 known = {**words, "selection": selection, "generator_delta": points, "mean_delta": level}
                 results += [build.result(name, BASE, gain, decoding, **known) for decoding in ("sampled", "greedy")]

@@ -225,7 +225,7 @@ def test_a_predictor_predicts_in_log_odds_and_is_named_with_its_digest(whatif, t
 
 
 def test_what_a_study_tells_of_its_arms():
-    content = build.config(chosen=["qwen-s"], method=["dpo", "kto", "sft"], versus=[])
+    content = build.config(chosen=["rung1"], method=["dpo", "kto", "sft"], versus=[])
     content["experiments"]["again"] = content["experiments"]["generator_delta"] | {"method": ["dpo"], "seeds": 5}
     content["run"]["methods"]["kto"] = {"micro_batch": 16}
     told = forecasts.tabulate_whatif(load_study(content), {})
@@ -241,7 +241,7 @@ def test_what_a_study_tells_of_its_arms():
     # DPO's references hold the lengths of the same traces.
     assert arms["sft"].lengths == arms["dpo"].lengths == (1024, "float32")
     assert told.settings.suite == "out_of_domain"
-    alone = forecasts.tabulate_whatif(load_study(build.config(chosen=["qwen-s"], method=["sft"], versus=[])), {})
+    alone = forecasts.tabulate_whatif(load_study(build.config(chosen=["rung1"], method=["sft"], versus=[])), {})
     assert alone.inputs["references"] == {}
     assert alone.settings.arms[0].lengths is None
 
