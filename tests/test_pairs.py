@@ -174,8 +174,8 @@ BALANCED += ["matched20-factuality-draw0"]
 
 
 def in_small_parts(monkeypatch):
-    monkeypatch.setattr(pairs, "PART", 4)
-    monkeypatch.setattr(tables, "BATCH", 7)  # so a trace's 25 ratings are in several batches
+    monkeypatch.setattr(pairs, "PART", 12)
+    monkeypatch.setattr(tables, "BATCH", 20)  # so a trace's 25 ratings are in several batches
 
 
 @pytest.mark.parametrize("selection", FORMS + BALANCED)
