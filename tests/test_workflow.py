@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from prefdelta.findings.experiment import Results
+from prefdelta.findings.recipes import Recipes
 from prefdelta.tables.checksum import seal_parquet
 from prefdelta.tables.io import read_result_csv, sink_batches
 
@@ -69,12 +70,13 @@ def study(tmp_path_factory):
 def test_everything_appears_from_nothing(study):
     config = yaml.safe_load((study.folder / "config/smoke.yaml").read_text())
     results = study.folder / RESULTS
-    for experiment in config["experiments"]:
+    for experiment, settings in config["experiments"].items():
         for suffix in ("csv", "md", "tex"):
             assert (results / f"tables/{experiment}.{suffix}").stat().st_size > 0
         for suffix in ("png", "svg", "pdf"):
             assert (results / f"figures/{experiment}.{suffix}").stat().st_size > 0
-        table = read_result_csv(results / f"tables/{experiment}.csv", Results)
+        model = Recipes if settings["figure"] == "recipes" else Results
+        table = read_result_csv(results / f"tables/{experiment}.csv", model)
         assert set(table["experiment"]) == {experiment}
     report = (results / "report.html").read_text()
     for experiment in config["experiments"]:
