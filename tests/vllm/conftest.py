@@ -36,9 +36,9 @@ def checkpoint(tmp_path_factory):
         domains=["arithmetic"],
         operations=(1, 3),
         writes="traces",
-        steps=300,
+        steps=600,
         batch_size=64,
-        learning_rate=4e-3,
+        learning_rate=5e-3,
         seed=0,
     )
     pretrain_model(folder / "manifest.json", settings=settings, threads=1)

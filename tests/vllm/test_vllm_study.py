@@ -31,9 +31,7 @@ def study():
     """The smoke study with a generator for each backend, and one model that writes for all of them but one."""
     content = yaml.safe_load((REPOSITORY / "config/smoke.yaml").read_text(encoding="utf-8"))
     marks = ["", ";"]
-    content["models"]["qwen-l"] |= {"steps": 500, "hidden_size": 48, "heads": 2}
-    content["models"]["policy"] |= {"steps": 400, "heads": 2}
-    content["models"] = {name: content["models"][name] for name in ("policy", "qwen-s", "qwen-l")}
+    content["models"] = {name: content["models"][name] for name in ("student", "policy", "qwen-s", "qwen-l")}
     served = {"kind": "vllm", "model": "qwen-l", "flags": ["--enforce-eager"]}
     stored = {"repo": "stored.parquet", "tokenizer": "qwen-l", "complete": None, "correct": [], "think": marks}
     content["generators"] = {
@@ -46,7 +44,7 @@ def study():
     content["judges"] = {"oracle": content["judges"]["oracle"]}
     del content["reference_judge"]
     content["methods"] = {"dpo": content["methods"]["dpo"] | {"learning_rate": 2e-4}}
-    del content["run"]
+    del content["run"], content["sweeps"], content["validation"]
     delta = content["experiments"]["generator_delta"]
     delta |= {"chosen": ["local", "engine", "served", "stored"], "rejected": ["qwen-s"], "versus": [], "seeds": 1}
     content["experiments"] = {"generator_delta": delta}
