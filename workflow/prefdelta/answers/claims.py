@@ -103,7 +103,7 @@ def tabulate_claims(
     caveat = "Of each experiment the arm whose pairs have the largest mean overall delta, which is known before training."
     beyond = beyond_temperature(read_result_csv(sharpening, Sharpening), strongest, settings.suites[-1])
     second = next((place for place, row in enumerate(rows) if row["question"] != rows[0]["question"]), len(rows))
-    rows[second:second] = [_claim(SHARPENING, caveat, what, row | {"primary": False}, NESTED) for what, row in beyond]
+    rows[second:second] = [_claim(SHARPENING, caveat, what, row, NESTED) for what, row in beyond]
     rows += _weak_claims(weak, read_result_csv(capability, Capability), settings)
     rows += _dimension_claims(slopes)
     rows += _prediction_claims(read_result_csv(prediction, Prediction))
@@ -117,7 +117,7 @@ def tabulate_claims(
 
 def _claim(question: str, caveat: str, what: str, row: dict[str, Any], test: str) -> dict[str, Any]:
     """The claim that a ``row`` makes which has been `decided`."""
-    row = {"equivalent_within": None} | row
+    row = {"primary": False} | row
     words = departure_verdict(row) if test == F_TEST else verdict(row)
     kept = {name: row.get(name) for name in Claims.to_schema().columns}
     return {**kept, "question": question, "claim": f"{what}: {words}", "caveat": caveat, "test": test}
@@ -126,7 +126,7 @@ def _claim(question: str, caveat: str, what: str, row: dict[str, Any], test: str
 def _crossed_claims(asked: Question, slopes: pl.DataFrame) -> list[dict[str, Any]]:
     """What each of the two deltas buys, given the other: of sampled answers, then of greedy ones."""
     return [
-        _claim(asked.question, f"{asked.caveat} {caveat}".strip(), what, row | {"primary": False}, CLUSTERED)
+        _claim(asked.question, f"{asked.caveat} {caveat}".strip(), what, row, CLUSTERED)
         for decoding in ("sampled", "greedy")
         for what, row, caveat in two_deltas_claims(slopes.filter(decoding=decoding))
     ]
@@ -150,11 +150,6 @@ def _slope_claims(asked: Question, slopes: pl.DataFrame) -> list[dict[str, Any]]
         caveat = f"{asked.caveat} {MIRRORED}" if mirrored and row["term"] in ("chosen", "rejected") else asked.caveat
         rows.append(_claim(asked.question, caveat, what, row, F_TEST if row["term"] in DEPARTURES else OVER_ARMS))
     return rows
-
-
-def _gain(row: dict[str, Any], slopes: pl.DataFrame) -> str:
-    """Whose gain a slope is of, where it is not the only one of its fit."""
-    return "The gain" if slopes.filter(fit=row["fit"])["policy"].n_unique() == 1 else f"The gain of {row['policy']}"
 
 
 def _comparison_claims(asked: Question, compared: pl.DataFrame, greedy: pl.DataFrame) -> list[dict[str, Any]]:

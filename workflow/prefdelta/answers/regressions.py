@@ -207,7 +207,7 @@ def plot_regressions(table: Path, grids: dict[str, Path], figure: Path, *, setti
         forest.set(xlabel=unit, title=f"slopes (R² {explained[0]:.2f})" if len(explained) else "slopes")
     lines = [
         f"{', '.join(filter(None, (row['fit'], row['among'], row['term'])))}: "
-        + (departure_verdict(row) if row["term"] in DEPARTURES else verdict(row | {"equivalent_within": None}, 2))
+        + (departure_verdict(row) if row["term"] in DEPARTURES else verdict(row, 2))
         for row in slopes.iter_rows(named=True)
     ]
     plotting.save(

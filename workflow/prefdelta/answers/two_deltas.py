@@ -195,7 +195,7 @@ def two_deltas_claims(slopes: pl.DataFrame) -> list[tuple[str, dict[str, Any], s
         same = {name: row[name] for name in ("policy", "method", "judge", "decoding", "term")}
         caveat = ""
         for other in slopes.filter(deltas="corrected", **same).iter_rows(named=True):
-            said = verdict(other | {"equivalent_within": None})
+            said = verdict(other)
             caveat = f"By deltas without the judge's noise: {said}."
         found.append((f"{TERMS[row['term']]} ({where})", row, caveat))
     return found

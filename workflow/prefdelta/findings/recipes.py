@@ -198,10 +198,7 @@ def answer_recipes(results: pl.DataFrame, validation: str, answered: str) -> lis
         by_versus = {other["versus"]: other for other in rows.iter_rows(named=True)}
         own, base = by_versus.pop(None), by_versus.pop(BASE)
         said = [f"on {answered} {_with_interval(own)}, a gain of {_with_interval(base, '+')}"]
-        said += [
-            f"against {versus} " + verdict(other | {"equivalent_within": None}, words=("higher by", "lower by"))
-            for versus, other in by_versus.items()
-        ]
+        said += [f"against {versus} " + verdict(other, words=("higher by", "lower by")) for versus, other in by_versus.items()]
         edge = f" At the edge of the grid ({row['edge']}): a better one may lie beyond it." if row["edge"] else ""
         of = f"**{row['method']}**, {row['decoding']}" + (f", {row['policy']}" if winners["policy"].n_unique() > 1 else "")
         lines.append(f"{of}: {row['recipe']}, {_with_interval(row)} on {validation}; {'; '.join(said)}.{edge}")

@@ -9,6 +9,7 @@ import pandera.polars as pa
 import polars as pl
 
 from prefdelta.checkpoints.manifest import read_manifest
+from prefdelta.findings.experiment import BASE
 from prefdelta.findings.settings import SharpeningSettings, ShiftedArm
 from prefdelta.measure.intervals import Array, Interval, contrast, item_weights, mean_interval
 from prefdelta.measure.scores import Scores, clipped, item_counts, scores_at, stack
@@ -19,7 +20,7 @@ from prefdelta.tables.check import Table
 from prefdelta.tables.io import ARM, read_table, rows_to_table, write_result_table
 from prefdelta.tables.stages import Predictions, Shifts, Tempered
 
-BASE, BEST = "base", "base at its best temperature"  # in the column `arm`
+BEST = "base at its best temperature"  # in the column `arm`, as is `BASE`
 PASSES = (2, 4, 8, 16)  # pass@1 is the accuracy
 FOLDS = 5
 DIFFERENCES = ("gain", "sharpening", "new", "over_best", "greedy_gain", "greedy_over_best")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import polars as pl
 
-from prefdelta.findings.sharpening import BASE, BEST, Row, Sharpening
+from prefdelta.findings.experiment import BASE
+from prefdelta.findings.sharpening import BEST, Row, Sharpening
 from prefdelta.measure import plotting
 from prefdelta.measure.settings import SuiteSettings
 from prefdelta.measure.verdict import verdict
@@ -75,9 +76,7 @@ def answer_sharpening(results: pl.DataFrame, suite: str) -> list[str]:
         for (arm,), rows in arms.partition_by("arm", as_dict=True, maintain_order=True).items():
             found: dict[str, Row] = {row["quantity"]: row for row in rows.iter_rows(named=True)}
             made = {name: row["estimate"] for name, row in found.items()}
-            said = {
-                name: verdict(found[name] | {"equivalent_within": None}) for name in ("over_best", "greedy_gain") if name in found
-            }
+            said = {name: verdict(found[name]) for name in ("over_best", "greedy_gain") if name in found}
             lines.append(
                 f"**{arm}** gains {made['gain']:+.1f}: sharpening {made['sharpening']:+.1f}, new {made['new']:+.1f}. "
                 f"Against the base policy at its best temperature: {said['over_best']}."

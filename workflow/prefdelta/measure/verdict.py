@@ -54,7 +54,8 @@ def verdict(
     """What the columns of a row (`decided`, and ``estimate``) say: a direction; that the truth is within the smallest effect of
     interest; or that neither is settled, and the largest size that is left possible. The interval is the adjusted one.
     """
-    estimate, low, high, within = (row[name] for name in ("estimate", "adjusted_low", "adjusted_high", "equivalent_within"))
+    estimate, low, high = (row[name] for name in ("estimate", "adjusted_low", "adjusted_high"))
+    within = row.get("equivalent_within")  # tables without a smallest effect have no such column
     interval = f"{estimate:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
     bounds = f"within +-{within:g}" if within else ""
     if row["p_holm"] < 1 - LEVEL:
@@ -75,7 +76,7 @@ def departure_verdict(row: Mapping[str, Any]) -> str:
 def percentile_verdict(estimate: float, ci_low: float, ci_high: float, digits: int, words: tuple[str, str]) -> str:
     """The `verdict` where there is an interval but no test (bootstrap percentiles): a direction where it leaves out 0."""
     p_value = 1.0 if ci_low <= 0 <= ci_high else 0.0
-    row = {"estimate": estimate, "adjusted_low": ci_low, "adjusted_high": ci_high, "p_holm": p_value, "equivalent_within": None}
+    row = {"estimate": estimate, "adjusted_low": ci_low, "adjusted_high": ci_high, "p_holm": p_value}
     return verdict(row, digits, words)
 
 
