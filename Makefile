@@ -49,7 +49,7 @@ fuzz: $(BIN)/.installed
 
 # 100,000 inputs of each kind that comes from outside, other ones each time.
 fuzz-inputs: $(BIN)/.installed
-	pytest tests/test_fuzz.py --hypothesis-profile inputs --durations 0
+	OMP_NUM_THREADS=1 pytest tests/test_fuzz.py --hypothesis-profile inputs --numprocesses auto --durations 0
 
 # 30 faults in runs of the smoke study, from one seed: kills, full and read-only disks, damaged files. At most 40 minutes on two idle
 # cores; the last line says what came out. SEED=... makes other ones.

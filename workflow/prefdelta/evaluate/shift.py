@@ -20,7 +20,7 @@ from prefdelta.tables.stages import Pairs, Predictions, Prompts, Shifts, Tempere
 from prefdelta.train.reference import completion_sums
 from prefdelta.train.settings import ReferenceRun
 
-MOST = 200  # answers of a suite at one temperature, and pairs: a mean over so many is far surer than what differs between seeds
+MOST = 100  # answers of a suite at one temperature, and pairs: a mean over so many is far surer than what differs between seeds
 TRAINED_AT = 1.0  # temperature of the log-probabilities that training compares
 
 
