@@ -179,13 +179,15 @@ def crossed(gains: pl.DataFrame) -> Figure:
     lines = ["method", "judge", "policy", "chosen", "rejected"]
     varying = [word for word in lines[:3] if gains[word].n_unique() > 1]
     ordered = gains.sort("generator_delta", "mean_delta").partition_by(lines, maintain_order=True)
+    apart = 0.1 * float(np.ptp(gains["mean_delta"].to_numpy())) / max(gains["selection"].n_unique() - 1, 1)
     for panel, decoding in zip(panels, ("sampled", "greedy"), strict=True):
         for index, rows in enumerate(line.filter(decoding=decoding) for line in ordered):
             arm = rows.row(0, named=True)
             sides = f"{arm['chosen']} over {arm['rejected']} ({arm['generator_delta']:+.0f})"
             name, bars = ", ".join([*(arm[word] for word in varying), sides]), plotting.errors(rows)
-            x, y, colour = rows["mean_delta"], rows["estimate"], plotting.colour(index)
-            panel.errorbar(x, y, yerr=bars, fmt="o-", ms=5, lw=1.4, capsize=2, color=colour, label=name)
+            x = rows["mean_delta"] + apart * (index - (len(ordered) - 1) / 2)  # equal deltas would hide each other's intervals
+            y, colour, marker = rows["estimate"], plotting.colour(index), "osD^vP"[index % 6]
+            panel.errorbar(x, y, yerr=bars, fmt=f"{marker}-", ms=4, lw=1.4, capsize=2, color=colour, label=name)
         panel.axhline(0, color="black", lw=0.8)
         panel.set(xlabel="mean sample-level delta of the pairs (levels)", title=f"{decoding} answers")
     panels[0].set_ylabel("gain over the base policy (points of accuracy)")
