@@ -138,6 +138,19 @@ def test_contrasts_of_arms_are_covered():
     assert 0.93 <= np.mean(covered) <= 0.97
 
 
+@pytest.mark.parametrize("n_seeds", [2, 3])
+def test_the_noise_of_answers_is_counted_once(n_seeds):
+    rng, variances, estimates = np.random.default_rng(7), [], []
+    for simulation in range(400):
+        arm, versus = rng.normal(0, 40, (2, n_seeds, N_ITEMS))  # neither seeds nor items differ
+        interval = nested_interval(arm, versus, weights(), simulation)
+        variances.append(interval.standard_error**2)
+        estimates.append(interval.estimate)
+    # Twice would be 2. Above 1 since no variance is smaller than that of its largest component.
+    assert 0.95 <= np.mean(variances) / (2 * 40**2 / (n_seeds * N_ITEMS)) <= 1.4
+    assert np.std(estimates) ** 2 <= np.mean(variances)
+
+
 def family(rng, truths, freedom, error=1.0):
     """Tests of ``truths`` with independent estimates."""
     truths = np.asarray(truths, float)

@@ -84,9 +84,10 @@ def contrast(
     Each side is (n_seeds, n_items) scores on the same items; ``weights`` come from `item_weights`, and so do ``sizes`` of the
     strata (default: one). Every resample draws items (the same for all sides) and, within each side, training seeds: n_seeds - 1
     of n_seeds with replacement, which makes the bootstrap variance of a mean unbiased for few seeds (Rao and Wu 1988,
-    doi 10.1080/01621459.1988.10478591). Drawing both counts the noise of single (seed, item) scores twice, so one of the two is
-    subtracted. The interval is the estimate -+ a quantile of Student's t x the bootstrap's standard deviation, with
-    Satterthwaite's degrees of freedom from the variance components: with three seeds a normal quantile would be far too short. A
+    doi 10.1080/01621459.1988.10478591). So the noise of single (seed, item) scores is counted three times, once by the seeds and
+    twice by the items (what is drawn of n seeds has 2 / n as the sum of its squared weights): two of these are subtracted. The
+    interval is the estimate -+ a quantile of Student's t x the bootstrap's standard deviation, with Satterthwaite's degrees of
+    freedom from the variance components: with three seeds a normal quantile would be far too short. A
     side with one seed (the base policy, say) is taken as fixed, and the interval then speaks of items only.
     """
     rng = np.random.default_rng(seed)
@@ -94,7 +95,7 @@ def contrast(
     estimate = float(sum(side.mean() for side in scaled))
     n_items = scaled[0].shape[1]
     degrees = item_freedom(n_items, sizes)
-    draws, counted_twice = np.zeros(len(weights)), 0.0
+    draws, noise = np.zeros(len(weights)), 0.0
     variances: list[tuple[float, int]] = []
     for side in scaled:
         n_seeds = len(side)
@@ -105,16 +106,16 @@ def contrast(
         picks = rng.integers(n_seeds, size=(len(weights), n_seeds - 1))
         draws += np.take_along_axis(by_seed, picks, axis=1).mean(axis=1)
         variances.append((float(side.mean(axis=1).var(ddof=1)) / n_seeds, n_seeds - 1))
-        counted_twice += answer_noise(side, sizes)
+        noise += answer_noise(side, sizes)
     per_item: Array = np.sum([side.mean(axis=0) for side in scaled], axis=0)
     variances.append((float(item_variance(per_item, sizes)), degrees))
-    total = sum(variance for variance, _ in variances)
-    if total == 0:
+    largest = max(variance for variance, _ in variances)
+    if largest == 0:
         return Interval(estimate, estimate, estimate, 0.0, float(degrees))
-    freedom = total**2 / sum(variance**2 / degrees for variance, degrees in variances)
     # The largest component alone is the least that the variance can be, whatever the subtraction leaves.
-    error = math.sqrt(max(float(draws.var(ddof=1)) - counted_twice, max(variance for variance, _ in variances)))
-    return Interval.student(estimate, error, freedom)
+    variance = max(float(draws.var(ddof=1)) - 2 * noise, largest)
+    freedom = variance**2 / sum(part**2 / degrees for part, degrees in variances)
+    return Interval.student(estimate, math.sqrt(variance), freedom)
 
 
 def nested_interval(arm: Array, versus: Array | None, weights: Array, seed: int, sizes: Sequence[int] | None = None) -> Interval:
