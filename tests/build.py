@@ -131,6 +131,8 @@ def result(arm, versus, estimate, decoding="sampled", p=0.001, **changes):
         "n_rejected_truncated": 0,
         "generator_delta": 10.0,
         "mean_delta": 1.0,
+        "correct_delta": 20.0,
+        "n_identical": 1,
     }
     return row | changes
 

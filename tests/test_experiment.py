@@ -67,7 +67,7 @@ def settings_of(*arms, **changes):
 
 def write_trained(path):
     """The manifest of a cell."""
-    budget = {"n_pairs": 5, "n_completion_tokens": 1000, "n_steps": 7, "mean_delta": 1.0}
+    budget = {"n_pairs": 5, "n_completion_tokens": 1000, "n_steps": 7, "mean_delta": 1.0, "correct_delta": 40.0, "n_identical": 2}
     write_manifest(path, budget | {"n_truncated": {"chosen": 1, "rejected": 2}})
     return path
 
@@ -83,6 +83,7 @@ def test_an_experiments_table_compares_each_arm_with_the_base_policy_and_its_con
             manifests[cell] = folder / "manifest.json"
             n_pairs = 5 if made.arm == "top5-overall" else 10
             budget = {"n_pairs": n_pairs, "n_completion_tokens": 1000, "n_steps": 7, "mean_delta": 1.0 + cell.seed}
+            budget |= {"correct_delta": 40.0 + cell.seed, "n_identical": 2}
             write_manifest(manifests[cell], budget | {"n_truncated": {"chosen": 1, "rejected": 2}})
     bases = {"p": predictions(tmp_path / "base.parquet", np.arange(20) < 6)}
     table = tmp_path / "table.csv"
@@ -99,7 +100,7 @@ def test_an_experiments_table_compares_each_arm_with_the_base_policy_and_its_con
     assert [row[:2] + row[3:] for row in found.rows()] == [row[:2] + row[3:] for row in expected]
     assert found["estimate"].to_list() == pytest.approx([estimate for _, _, estimate, _ in expected])
     assert results["generator_delta"].unique().to_list() == pytest.approx([50])
-    assert results["mean_delta"].unique().to_list() == [1.5]
+    assert results.select("mean_delta", "correct_delta", "n_identical").unique().rows() == [(1.5, 40.5, 2)]
     sampled, greedy = (results.filter(decoding=decoding) for decoding in ("sampled", "greedy"))
     assert sampled["p_mcnemar"].null_count() == len(sampled) and greedy["p_mcnemar"].null_count() == 2
     assert all(row["p_holm"] >= row["p_value"] for row in results.iter_rows(named=True) if row["versus"])

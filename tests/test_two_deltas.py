@@ -89,6 +89,8 @@ def study(tmp_path_factory):
                 arms.append(ComparedArm(**words, selection=selection, arm=name, versus={}, cells=cells))
                 gain = 0.2 * points + 10 * level if method == "dpo" else 0.0
                 known = {**words, "selection": selection, "generator_delta": points, "mean_delta": level}
+                # A level is 30 points of correctness, and so is what generators differ by.
+                known["correct_delta"] = 30 * level + points
                 results += [build.result(name, BASE, gain, decoding, **known) for decoding in ("sampled", "greedy")]
                 deltas = {"judged": level, "corrected": level / 2, "reliability": 0.5, "criterion": "overall", "n_pairs": 16}
                 corrections.append({**{key: known[key] for key in ("judge", "chosen", "rejected", "selection")}, **deltas})
@@ -107,13 +109,14 @@ def study(tmp_path_factory):
 
 def test_a_study_with_both_deltas_finds_what_each_buys_by_method_and_decoding(study):
     table = read_result_csv(study / "two_deltas.csv", TwoDeltas)
-    assert len(table) == 2 * 2 * 2 * len(TERMS)
-    for deltas, level in (("judged", 10), ("corrected", 20)):
-        truth = {"generator_delta": 2, "sample_delta": level, "interaction": 0}
+    assert len(table) == 2 * 2 * 3 * len(TERMS)
+    # At equal correctness, generators that differ more have pairs that differ less.
+    for deltas, points, level in (("judged", 2, 10), ("corrected", 2, 20), ("graded", 2 - 10 / 3, 10 / 3)):
+        truth = {"generator_delta": points, "sample_delta": level, "interaction": 0}
         for row in table.filter(method="dpo", deltas=deltas).iter_rows(named=True):
             half = row["ci_high"] - row["estimate"]
             assert abs(row["estimate"] - truth[row["term"]]) < 1.5 * half
-            assert row["term"] == "interaction" or row["p_value"] < 0.05
+            assert row["term"] == "interaction" or deltas == "graded" or row["p_value"] < 0.05
     assert (table.filter(method="sft")["p_value"] > 0.01).all()
     assert table.select("n_generator_pairs", "n_selections", "n_seeds", "n_items").unique().rows() == [(5, 2, 2, 300)]
 
@@ -126,6 +129,8 @@ def test_what_is_said_of_it_is_by_judged_deltas_and_has_the_others_as_a_caveat(s
     ]
     assert all(row["deltas"] == "judged" for _, row, _ in said)
     assert said[1][2].startswith("By deltas without the judge's noise: rises by +")
+    assert "Between pairs that differ equally in correctness: not settled" in said[0][2]
+    assert "differ" not in said[2][2]
 
 
 def test_the_figure_has_a_line_for_each_pair_of_generators(study, tmp_path):

@@ -13,7 +13,7 @@ from scipy.special import stdtrit
 from prefdelta.answers.settings import TwoDeltasSettings
 from prefdelta.audit.delta_correction import DeltaCorrection
 from prefdelta.findings.experiment import Results
-from prefdelta.measure.intervals import LEVEL, Array, Interval, contrast, item_weights
+from prefdelta.measure.intervals import LEVEL, NOTHING, Array, Interval, contrast, item_weights
 from prefdelta.measure.scores import item_scores, stack
 from prefdelta.measure.settings import ComparedArm
 from prefdelta.measure.verdict import decided, verdict
@@ -21,11 +21,18 @@ from prefdelta.study.lattice import Cell
 from prefdelta.tables.check import Table
 from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table
 
-PER = 10.0  # points of generator-level delta that a slope is given for
+PER = 10.0  # points of generator-level delta that a slope is given for, and of correctness
 TERMS = {  # term -> what it is, in words
     "generator_delta": "The gain, for each 10 points of generator-level delta at a fixed sample-level delta",
     "sample_delta": "The gain, for each level of sample-level delta between fixed generators",
     "interaction": "What a level of sample-level delta adds to the gain, for each 10 points of generator-level delta",
+}
+OTHERS = {  # other sample-level deltas than judged ones -> term -> what a slope by them is, in words
+    "corrected": dict.fromkeys(TERMS, "By deltas without the judge's noise"),
+    "graded": {
+        "generator_delta": "Between pairs that differ equally in correctness",
+        "sample_delta": "By correctness, for each 10 points more pairs of which the chosen answer alone is right",
+    },
 }
 
 
@@ -33,10 +40,10 @@ class TwoDeltas(Table):
     """What the gain (points of accuracy) depends on in a crossed experiment. Key: the words of its arms, decoding, deltas, term.
 
     ``term``: ``generator_delta`` (for 10 points of it), ``sample_delta`` (for a level of it), or their ``interaction`` (how much
-    more a level adds for each 10 points). ``deltas``: sample-level deltas as ``judged``, or ``corrected``, without the judge's
+    more a level adds for each 10 points). ``deltas``: sample-level deltas as ``judged``; or ``corrected``, without the judge's
     noise (`audit.delta_correction`): where pairs are selected by a judged delta, more of it is noise between generators that
-    differ less. What is `decided` is corrected for the three terms. ``n_generator_pairs`` and ``n_selections`` are the sides of
-    the crossing.
+    differ less; or ``graded``, 10 points of `Results.correct_delta` each: pairs of equal judged delta may differ in that. What is
+    `decided` is corrected for the three terms. ``n_generator_pairs`` and ``n_selections`` are the sides of the crossing.
     """
 
     experiment: str
@@ -45,7 +52,7 @@ class TwoDeltas(Table):
     judge: str
     suite: str
     decoding: str
-    deltas: str = pa.Field(isin=["judged", "corrected"])
+    deltas: str = pa.Field(isin=["judged", *OTHERS])
     term: str = pa.Field(isin=list(TERMS))
     estimate: float
     ci_low: float
@@ -121,7 +128,7 @@ class Crossing:
         for coefficients, error in zip(self.coefficients, scattered, strict=True):
             sides = list(np.einsum("ps,pski->pki", coefficients, scores))
             interval = contrast([1] * len(sides), sides, weights, seed, sizes)
-            if error > interval.standard_error:
+            if error > max(interval.standard_error, NOTHING):
                 half, estimate = float(stdtrit(self.freedom, (1 + LEVEL) / 2) * error), interval.estimate
                 interval = Interval(estimate, estimate - half, estimate + half, float(error), float(self.freedom))
             found.append(interval)
@@ -139,7 +146,8 @@ def tabulate_two_deltas(
     """Writes the `TwoDeltas` of every crossed experiment, for each policy, method and judge of its arms.
 
     ``experiments`` are result tables, which have the deltas of arms, ``evals`` the evaluations of their cells. With
-    ``corrected`` deltas only where the judge rated often enough to tell its noise. Raises ScoresError.
+    ``corrected`` deltas only where the judge rated often enough to tell its noise, ``graded`` ones where answers have grades.
+    Raises ScoresError.
     """
     corrections = read_result_csv(delta_correction, DeltaCorrection)
     corrected = {
@@ -165,6 +173,7 @@ def tabulate_two_deltas(
             known = {
                 "judged": [[measured[arm.arm]["mean_delta"] for arm in line] for line in by_place],
                 "corrected": [[corrected.get((judge, *pair, selection)) for selection in selections] for pair in pairs],
+                "graded": [[_graded(measured[arm.arm]) for arm in line] for line in by_place],
             }
             sizes = scores[files[0]][place].sizes
             weights = item_weights(sizes, settings.bootstrap.n_resamples, settings.bootstrap.seed)
@@ -184,6 +193,10 @@ def tabulate_two_deltas(
     write_result_table(rows_to_table(rows, TwoDeltas), TwoDeltas, table)
 
 
+def _graded(arm: dict[str, Any]) -> float | None:
+    return None if arm["correct_delta"] is None else arm["correct_delta"] / PER
+
+
 def two_deltas_claims(slopes: pl.DataFrame) -> list[tuple[str, dict[str, Any], str]]:
     """What ``slopes`` (`TwoDeltas` of one experiment) say by judged deltas: each row with what it is about, and a caveat.
 
@@ -193,9 +206,11 @@ def two_deltas_claims(slopes: pl.DataFrame) -> list[tuple[str, dict[str, Any], s
     for row in slopes.filter(deltas="judged").iter_rows(named=True):
         where = ", ".join([row["method"], *(["greedy answers"] if row["decoding"] == "greedy" else [])])
         same = {name: row[name] for name in ("policy", "method", "judge", "decoding", "term")}
-        caveat = ""
-        for other in slopes.filter(deltas="corrected", **same).iter_rows(named=True):
-            said = verdict(other)
-            caveat = f"By deltas without the judge's noise: {said}."
-        found.append((f"{TERMS[row['term']]} ({where})", row, caveat))
+        caveats = [
+            f"{words[row['term']]}: {verdict(other)}."
+            for deltas, words in OTHERS.items()
+            if row["term"] in words
+            for other in slopes.filter(deltas=deltas, **same).iter_rows(named=True)
+        ]
+        found.append((f"{TERMS[row['term']]} ({where})", row, " ".join(caveats)))
     return found

@@ -76,6 +76,8 @@ class Results(Table):
     n_rejected_truncated: int = pa.Field(nullable=True, ge=0)
     generator_delta: float = pa.Field(ge=-100, le=100)
     mean_delta: float = _delta()
+    correct_delta: float = pa.Field(nullable=True, ge=-100, le=100)
+    n_identical: int = pa.Field(ge=0)
 
     @pa.dataframe_check(name="estimate_within_interval")
     def estimate_within_interval(cls, data: Any) -> Any:
@@ -124,6 +126,8 @@ def tabulate_experiment(
             "n_rejected_truncated": made[0]["n_truncated"]["rejected"],
             "generator_delta": by_sides[arm.chosen, arm.rejected],
             "mean_delta": float(np.mean([manifest["mean_delta"] for manifest in made])),
+            "correct_delta": _mean([manifest["correct_delta"] for manifest in made]),
+            "n_identical": round(np.mean([manifest["n_identical"] for manifest in made])),
         }
         for place, shape in enumerate(shapes):
             sides: dict[str | None, list[list[Scores]]] = {None: [], BASE: [untuned[arm.policy]]}
@@ -164,6 +168,10 @@ def flips(arm: Array, versus: Array) -> tuple[float, float]:
     answers: on average over all pairs of a seed of either."""
     one, other = (arm > 0).mean(axis=0), (versus > 0).mean(axis=0)
     return float((one * (1 - other)).sum()), float(((1 - one) * other).sum())
+
+
+def _mean(known: list[float | None]) -> float | None:
+    return None if None in known else float(np.mean(np.array(known, float)))
 
 
 def _budget(made: list[dict[str, Any]]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from prefdelta.findings.experiment import Results
 from prefdelta.findings.generator_deltas import accuracy_deltas
 from prefdelta.findings.settings import ExperimentSettings, FigureSettings
 from prefdelta.measure.intervals import mean_interval
+from prefdelta.pairs.contrast import correct_delta, n_identical
 from prefdelta.study.dimensions import CRITERIA
 from prefdelta.tables.io import read_result_csv, read_table, rows_to_table, write_result_table
 from prefdelta.tables.stages import Pairs
@@ -38,6 +39,8 @@ def tabulate_profile(traces: dict[str, Path], pairs: dict[str, Path], table: Pat
                     "n_pairs": len(frame),
                     "generator_delta": by_sides[arm.chosen, arm.rejected],
                     "mean_delta": float(frame["delta_overall"].mean()),  # type: ignore[arg-type]
+                    "correct_delta": correct_delta(frame),
+                    "n_identical": n_identical(frame),
                 }
             )
     write_result_table(rows_to_table(rows, Results), Results, table)

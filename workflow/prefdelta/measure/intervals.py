@@ -12,6 +12,7 @@ from scipy.special import gammaln, nctdtrinc, stdtr, stdtrit  # what scipy.stats
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
+NOTHING = 1e-9  # points: what rounding makes of no difference at all
 POWER = 0.8
 
 
@@ -110,7 +111,8 @@ def contrast(
     per_item: Array = np.sum([side.mean(axis=0) for side in scaled], axis=0)
     variances.append((float(item_variance(per_item, sizes)), degrees))
     largest = max(variance for variance, _ in variances)
-    if largest == 0:
+    if largest < NOTHING**2:
+        estimate = estimate if abs(estimate) > NOTHING else 0.0
         return Interval(estimate, estimate, estimate, 0.0, float(degrees))
     # The largest component alone is the least that the variance can be, whatever the subtraction leaves.
     variance = max(float(draws.var(ddof=1)) - 2 * noise, largest)

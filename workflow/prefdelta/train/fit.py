@@ -16,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 from prefdelta.checkpoints.load import load_config, load_model, load_tokenizer, not_finite
 from prefdelta.checkpoints.manifest import ManifestError, checked_folder, write_manifest
 from prefdelta.checkpoints.memory import fitting
+from prefdelta.pairs.contrast import correct_delta, n_identical
 from prefdelta.run.atomic import write_text
 from prefdelta.run.errors import PrefdeltaError
 from prefdelta.study.lattice import Side
@@ -50,10 +51,15 @@ def first_loss(recipe: Recipe) -> float | None:
 
 
 class Outcome(Strict):
-    """What a manifest says of a training. ``losses`` are by step, ``metrics`` the last step's; ``n_tokens`` includes prompts."""
+    """What a manifest says of a training. ``losses`` are by step, ``metrics`` the last step's; ``n_tokens`` includes prompts.
+
+    ``correct_delta`` and ``n_identical``: as in `pairs.contrast`.
+    """
 
     n_pairs: int
+    n_identical: int
     mean_delta: float
+    correct_delta: float | None
     n_tokens: int
     n_truncated: dict[Side, int]
     n_completion_tokens: int
@@ -159,7 +165,9 @@ def fit(file: Path) -> None:
         history = [entry for entry in trainer.state.log_history if "loss" in entry]
         outcome = Outcome(
             n_pairs=len(frame),
+            n_identical=n_identical(frame),
             mean_delta=float(frame["delta_overall"].mean()),  # type: ignore[arg-type]
+            correct_delta=correct_delta(frame),
             n_tokens=int(history[-1]["num_tokens"]),
             n_truncated=n_truncated,
             n_completion_tokens=n_completion_tokens,
