@@ -188,8 +188,9 @@ def matching(processes, words):
 class Agent:
     """Makes faults in ``study``, all of them from one seed."""
 
-    def __init__(self, study, judge, seed, targets, longest):
+    def __init__(self, study, judge, once, seed, targets, longest):
         self.longest = longest  # seconds until something is killed
+        self.once, self.surplus = once, 0  # what a run left alone asks; how many requests were sent beyond that
         self.study, self.judge, self.rng, self.targets = study, judge, random.Random(seed), targets
         self.faults, self.in_flight, self.left_behind = collections.Counter(), 0, 0
         self.queue = []
@@ -227,7 +228,7 @@ class Agent:
         words = {"job": ".snakemake/scripts", "served judge": "transformers_server", "warm process": "prefdelta.run.warm"}
         hit = None
         while main.poll() is None and hit is None:
-            time.sleep(self.rng.uniform(0.05, 0.3))
+            time.sleep(0.01 if kind == "judge's server" else self.rng.uniform(0.05, 0.3))
             if kind in ("TERM", "KILL", "parent alone"):
                 if time.monotonic() > patience:
                     hit = f"process {main.pid}"
@@ -284,12 +285,24 @@ class Agent:
         return made
 
     def forget(self):
-        """So that there is something left to do: removes what was asked for and finished files at random, as a person may."""
+        """So that there is something left to do: removes what was asked for and finished files at random, as a person may; every
+        second time all that the judge has answered, too."""
         whole = self.study.finished()
         for name in self.rng.sample(sorted(whole), min(6, len(whole))):
             whole[name].unlink(missing_ok=True)
         for target in self.targets or [str(RESULTS / "report.html")]:
             (self.study.folder / target).unlink(missing_ok=True)
+        if self.rng.random() < 0.5:
+            self.count()
+            shutil.rmtree(self.study.folder / RESULTS / "ratings/oracle", ignore_errors=True)
+            for place in (self.study.folder / "store").iterdir():
+                shutil.rmtree(place)
+            print("  the judge's answers are forgotten", flush=True)
+
+    def count(self):
+        """Adds to ``surplus`` what was asked since the last time and should not have been."""
+        asked, _ = self.judge.since()
+        self.surplus += (asked - self.once).total()
 
 
 def differing(clean, other):
@@ -342,7 +355,7 @@ def main():
     once, _ = judge.since()
     took = time.monotonic() - started
     print(f"undisturbed: {took:.0f} s, {sum(once.values())} requests", flush=True)
-    agent = Agent(broken, judge, given.seed, given.targets, longest=min(25, max(4, took / 3)))
+    agent = Agent(broken, judge, once, given.seed, given.targets, longest=min(25, max(4, took / 3)))
     tries = 0
     while (
         sum(agent.faults.values()) < given.faults and tries < 3 * given.faults and time.monotonic() - started < 60 * given.minutes
@@ -363,8 +376,7 @@ def main():
     rows, where = differing(clean, broken)
     n_left = agent.left_behind + len(broken.left()) + len(clean.left())
     locks = list((broken.folder / ".snakemake/locks").glob("*"))
-    asked, _ = judge.since()
-    surplus = sum((asked - once).values())
+    agent.count()
     twice = asked_twice([clean, broken], judge, folder) if given.together else 0
     judge.end()
     for each in where:
@@ -381,9 +393,9 @@ def main():
     print(", ".join(f"{kind}: {n}" for kind, n in sorted(agent.faults.items())))
     print(
         f"{n_faults} faults, {rows} differing rows, {n_left} processes left, "
-        f"{surplus} surplus requests (at most {agent.in_flight} in flight)"
+        f"{agent.surplus} surplus requests (at most {agent.in_flight} in flight)"
     )
-    sys.exit(bool(rows or n_left or locks or code or surplus > agent.in_flight or twice or n_faults < given.faults))
+    sys.exit(bool(rows or n_left or locks or code or agent.surplus > agent.in_flight or twice or n_faults < given.faults))
 
 
 if __name__ == "__main__":

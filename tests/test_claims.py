@@ -296,7 +296,7 @@ def test_of_each_experiment_the_arm_of_the_largest_delta_is_compared_with_the_po
     ]
     sharpening.append({**shape, "arm": BEST, "policy": "policy", "quantity": "accuracy", "temperature": 0.0, "estimate": 47.2})
     found = {row["claim"]: row for row in claims(results, sharpening=sharpening) if row["question"] == SHARPENING}
-    best = "against the base policy at its best temperature (greedy: 47.2)"
+    best = "against the base policy at its best temperature (mostly greedy: 47.2)"
     assert list(found) == [
         f"strong: sampled accuracy, {best}: not settled, up to 1.5 can't be excluded: +0.5 [-0.5, +1.5]",
         f"strong: greedy accuracy, {best}: rises by +4.0 [+3.0, +5.0]",

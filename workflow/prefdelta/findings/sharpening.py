@@ -36,7 +36,7 @@ KL = ("kl", "kl_per_token")
 NATS = (*KL, "entropy", "entropy_per_token", "held_out_margin", "chosen_change", "rejected_change", "training_margin")
 # TRL's name of what it logs -> quantity, and by how much it is multiplied.
 TRAINING = {"rewards/accuracies": ("training_accuracy", 100), "rewards/margins": ("training_margin", 1)}
-BEST_TEMPERATURE = "against the base policy at its best temperature ({temperature}: {accuracy:.1f})"
+BEST_TEMPERATURE = "against the base policy at its best temperature (mostly {temperature}: {accuracy:.1f})"
 OVER_BEST = {
     "over_best": f"sampled accuracy, {BEST_TEMPERATURE}",
     "greedy_over_best": f"greedy accuracy, {BEST_TEMPERATURE}",

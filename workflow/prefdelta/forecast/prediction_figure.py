@@ -22,8 +22,7 @@ def plot_prediction(table: Path, arms: Path, figure: Path, *, settings: SuiteSet
         "predicted": "held-out pair of generators",
         "predicted_new_generators": "both generators held out",
     }
-    if not rows["predicted_frozen"].count():
-        del columns["predicted_frozen"]
+    columns = {column: title for column, title in columns.items() if rows[column].count()}
     plot, axes = plotting.panels(len(columns) + 2, width=4.6, height=4.2)
     worst: list[str] = []
     for panel, (column, title) in zip(axes, columns.items(), strict=False):
@@ -39,8 +38,7 @@ def plot_prediction(table: Path, arms: Path, figure: Path, *, settings: SuiteSet
             worst.append(f"{title}, {number}: {name}: measured {row['estimate']:+.1f}, predicted {row[column]:+.1f}")
         panel.axline((0, 0), slope=1, color="black", lw=0.8)
         panel.set(xlabel="predicted gain (points)", ylabel=plotting.GAIN_IN_TWO_LINES, title=title)
-        if len(shown):
-            panel.legend(fontsize=8)
+        panel.legend(fontsize=8)
     known = splits.filter(pl.col("r2").is_not_null())
     names = [f"{row['split']} (n={row['n_arms']})" for row in known.iter_rows(named=True)]
     fits, choices = axes[-2:]
@@ -73,4 +71,4 @@ def _plot_regrets(panel: Axes, rows: pl.DataFrame) -> None:
     panel.set_yticks(places, rows["split"].to_list())
     panel.invert_yaxis()
     panel.set(xlabel="regret (points below the best arm)", title="what the choice of an arm costs")
-    panel.legend(fontsize=8)
+    panel.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

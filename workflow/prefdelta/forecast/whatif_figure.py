@@ -17,8 +17,6 @@ from prefdelta.measure import plotting
 from prefdelta.measure.verdict import arm_names
 from prefdelta.tables.io import read_result_csv
 
-MANY_MATRICES = 4  # more of them are plotted only where three pair sets or more are compared
-
 
 def plot_whatif(
     table: Path, overlap: Path, requests: Path, predictor: Path | None, figure: Path, *, settings: WhatIfFigureSettings
@@ -28,8 +26,7 @@ def plot_whatif(
     ``requests`` (`Requests`) are told in words.
     """
     arms, groups = read_result_csv(table, WhatIf), read_result_csv(overlap, Overlap).partition_by("chosen", "rejected")
-    if len(groups) > MANY_MATRICES:
-        groups = [rows for rows in groups if len(rows) > 1]  # of at least three pair sets
+    groups = [rows for rows in groups if rows["share"].is_between(0, 1, closed="none").any()]  # else all or nothing
     matrices = [_shares(rows) for rows in groups]
     heights = [1.6 + 0.2 * len(arms), *(2.4 + 0.26 * len(labels) for labels, _ in matrices)]
     plot = pyplot.figure(figsize=(14, sum(heights)), layout="constrained")
@@ -63,7 +60,7 @@ def plot_whatif(
 
 def _plot_arms(part: SubFigure, arms: pl.DataFrame, suite: str, *, predicted: bool) -> None:
     """Deltas, predicted gain and budget of each of ``arms`` (`WhatIf`)."""
-    deltas, gains, budget = part.subplots(1, 3, sharey=True)
+    deltas, *gains, budget = part.subplots(1, 2 + predicted, sharey=True)
     places = list(range(len(arms)))
     colour, other = plotting.COLOURS[:2]
     deltas.hlines(places, arms["delta_overall_q10"], arms["delta_overall_q90"], color=colour, lw=4, alpha=0.35)
@@ -73,12 +70,13 @@ def _plot_arms(part: SubFigure, arms: pl.DataFrame, suite: str, *, predicted: bo
     deltas.set(xlabel="overall delta (levels; bar: middle 80 % of pairs)", title="deltas", ylim=(len(arms) - 0.5, -0.5))
     deltas.set_yticks(places, arm_names(arms), fontsize=8)
     deltas.legend(fontsize=8)
-    known = arms.with_row_index("place").drop_nulls("predicted_gain")
-    gains.plot(known["predicted_gain"], known["place"], "o", ms=4, color=colour)
-    known = known.drop_nulls("predicted_low")
-    gains.hlines(known["place"], known["predicted_low"], known["predicted_high"], color=colour, lw=1.4)
-    gains.axvline(0, color="black", lw=0.8)
-    gains.set(xlabel=f"points on {suite}, 95 % intervals", title="predicted gain" if predicted else "no predictor")
+    for panel in gains:
+        known = arms.with_row_index("place").drop_nulls("predicted_gain")
+        panel.plot(known["predicted_gain"], known["place"], "o", ms=4, color=colour)
+        known = known.drop_nulls("predicted_low")
+        panel.hlines(known["place"], known["predicted_low"], known["predicted_high"], color=colour, lw=1.4)
+        panel.axvline(0, color="black", lw=0.8)
+        panel.set(xlabel=f"points on {suite}, 95 % intervals", title="predicted gain")
     budget.barh(places, arms["n_training_tokens"], color=plotting.GREY)
     for place, row in enumerate(arms.iter_rows(named=True)):
         text, shade = f" {row['n_pairs']:.0f} pairs x {row['n_passes']:.2g}", other if row["n_passes"] > MANY_PASSES else "black"
