@@ -204,7 +204,8 @@ class Agent:
     def fault(self):
         kind = self.next_kind()
         log = self.study.folder / "chaos.log"
-        before = log.stat().st_size if log.exists() else 0
+        log.touch()
+        before = log.stat().st_size
         with self.judge.guard:
             self.judge.peak = 0
         make = self.kill if kind in KILLS else self.damage
