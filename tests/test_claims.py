@@ -155,6 +155,7 @@ def test_what_each_of_two_crossed_deltas_buys_is_said_first(claims):
     assert [row["p_holm"] for row in rows[:3]] == pytest.approx([0.02, 0.04, 1.0])
     assert rows[0]["caveat"] == "Known limits. By deltas without the judge's noise: rises by +4.0 [+2.0, +6.0]."
     assert rows[6]["claim"].startswith("The gain, for each 10 points of generator-level delta: rises by +2.0")
+    assert not any("against the base policy" in row["claim"] for row in rows)  # an arm of a crossing has few seeds
 
 
 def test_unequal_budgets_single_seeds_and_greedy_answers_are_caveats(claims):

@@ -145,3 +145,5 @@ def test_the_figure_has_a_line_for_each_pair_of_generators(study, tmp_path):
     write_result_table(table, Results, tmp_path / "crossed.csv")
     plot_experiment(tmp_path / "crossed.csv", tmp_path / "crossed.png", settings=settings)
     assert "dpo, g4 over worst (+60)" in (tmp_path / "crossed.svg").read_text()
+    caption = (tmp_path / "crossed.rst").read_text()
+    assert "- **g4 over worst** (dpo, +60): " in caption and " at -0.50, " in caption

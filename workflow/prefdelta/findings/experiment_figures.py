@@ -14,6 +14,7 @@ from prefdelta.measure.verdict import verdict
 from prefdelta.study.selections import draw_for_seed, parse
 from prefdelta.tables.io import read_result_csv
 
+CROSSED = ["method", "judge", "policy", "chosen", "rejected"]  # what a line of a crossed figure has in common
 KIND_COLOURS = {"top": "#0072B2", "bottom": "#D55E00", "random": "#777777", "full": "#333333", "min": "#009E73"}
 
 
@@ -34,6 +35,9 @@ def plot_experiment(table: Path, figure: Path, *, settings: FigureSettings) -> N
         "number of comparisons with the same control:"
     )
     answers = {unit: answer_experiment(results, settings.arms, suites[-1])}
+    if settings.figure == "crossed":
+        unit = f"Sampled gains over the base policy on {suites[-1]} (points, standard errors), by sample-level delta (levels):"
+        answers = {unit: answer_crossed(sampled.filter(suite=suites[-1]))}
     plotting.save(plot, figure, title=settings.title, question=settings.question, answers=answers, caveat=settings.caveat)
     told = "\n".join(f"  {line.replace('**', '')}" for line in answers[unit])
     print(f"\n{settings.question} ({figure})\n{told}\n", flush=True)  # for whoever waits at the terminal
@@ -60,6 +64,18 @@ def answer_experiment(results: pl.DataFrame, arms: list[str], suite: str) -> lis
         if greedy := rows.get(("greedy", None)):
             line += f" Greedy {greedy['estimate']:.1f}; against base policy: {verdict(rows['greedy', BASE])}."
         lines.append(line)
+    return lines
+
+
+def answer_crossed(gains: pl.DataFrame) -> list[str]:
+    """A line for each two generators, with the gain at each sample-level delta. What these say together is in `TwoDeltas`."""
+    lines = []
+    for rows in gains.sort("generator_delta", "mean_delta").partition_by(CROSSED, maintain_order=True):
+        arm = rows.row(0, named=True)
+        sides = f"{arm['chosen']} over {arm['rejected']}** ({arm['method']}, {arm['generator_delta']:+.0f})"
+        found = rows.select("estimate", "standard_error", "mean_delta").rows()
+        told = [f"{gain:+.1f} ({error:.1f}) at {delta:.2f}" for gain, error, delta in found]
+        lines.append(f"**{sides}: {', '.join(told)}.")
     return lines
 
 
@@ -174,22 +190,24 @@ def grid(gains: pl.DataFrame, suites: list[str]) -> Figure:
 
 
 def crossed(gains: pl.DataFrame) -> Figure:
-    """Gain against the mean sample-level delta of an arm's pairs: a line for two generators, a panel for each decoding."""
+    """Gain against the mean sample-level delta of an arm's pairs: a line for two generators, a panel for each decoding.
+
+    Arms have few seeds each, whose intervals would hide the lines: what they tell together is in `answers.two_deltas`.
+    """
     plot, panels = plotting.panels(2, width=5.0, height=4.0, sharey=True)
-    lines = ["method", "judge", "policy", "chosen", "rejected"]
-    varying = [word for word in lines[:3] if gains[word].n_unique() > 1]
-    ordered = gains.sort("generator_delta", "mean_delta").partition_by(lines, maintain_order=True)
+    varying = [word for word in CROSSED[:3] if gains[word].n_unique() > 1]
+    ordered = gains.sort("generator_delta", "mean_delta").partition_by(CROSSED, maintain_order=True)
     apart = 0.1 * float(np.ptp(gains["mean_delta"].to_numpy())) / max(gains["selection"].n_unique() - 1, 1)
     for panel, decoding in zip(panels, ("sampled", "greedy"), strict=True):
         for index, rows in enumerate(line.filter(decoding=decoding) for line in ordered):
             arm = rows.row(0, named=True)
             sides = f"{arm['chosen']} over {arm['rejected']} ({arm['generator_delta']:+.0f})"
-            name, bars = ", ".join([*(arm[word] for word in varying), sides]), plotting.errors(rows)
+            name = ", ".join([*(arm[word] for word in varying), sides])
             x = rows["mean_delta"] + apart * (index - (len(ordered) - 1) / 2)  # equal deltas would hide each other's intervals
             y, colour, marker = rows["estimate"], plotting.colour(index), "osD^vP"[index % 6]
-            panel.errorbar(x, y, yerr=bars, fmt=f"{marker}-", ms=4, lw=1.4, capsize=2, color=colour, label=name)
+            panel.errorbar(x, y, yerr=rows["standard_error"], fmt=f"{marker}-", ms=4, lw=1.4, capsize=2, color=colour, label=name)
         panel.axhline(0, color="black", lw=0.8)
         panel.set(xlabel="mean sample-level delta of the pairs (levels)", title=f"{decoding} answers")
-    panels[0].set_ylabel("gain over the base policy (points of accuracy)")
+    panels[0].set_ylabel("gain over the base policy (points of accuracy; bars: standard errors)")
     panels[1].legend(title="generators (delta in points)", loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
     return plot

@@ -200,16 +200,18 @@ def plot_capability(study: Study, words: Mapping[str, str]) -> Job:
 
 
 def tabulate_sharpening(study: Study, words: Mapping[str, str]) -> Job:
-    """All arms that an experiment trains."""
+    """The arms of all experiments but crossed ones, which ask what gains depend on and not what they are made of."""
+    experiments = [name for name, experiment in study.trained.items() if experiment.figure != "crossed"]
     arms = [
         ShiftedArm(
             **vars(arm),
             beta=study.methods[arm.method].beta,
             held_out=held_out(study, arm.cells[0].chosen, arm.cells[0].rejected)[1],
         )
-        for arm in with_cells(study, trained_arms(study))
+        for arm in with_cells(study, trained_arms(study, experiments or study.trained))
     ]
-    cells, policies = trained_cells(study), list(dict.fromkeys(arm.policy for arm in arms))
+    cells = list(dict.fromkeys(cell for arm in arms for cell in arm.cells))
+    policies = list(dict.fromkeys(arm.policy for arm in arms))
     tempered = policies if study.evaluation.temperatures else []
     inputs: dict[str, Files] = {
         "evals": eval_files(study, cells),

@@ -1,6 +1,6 @@
 """The lattice: from a study's experiments to arms and cells."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Literal
@@ -83,10 +83,12 @@ def arms(study: Study, name: str) -> list[Arm]:
     ]
 
 
-def trained_arms(study: Study) -> dict[Arm, int]:
-    """Every arm that an experiment trains, with the most seeds that one asks for."""
+def trained_arms(study: Study, experiments: Iterable[str] | None = None) -> dict[Arm, int]:
+    """Every arm that one of the ``experiments`` (default: all) trains, with the most seeds that one asks for."""
     seeds: dict[Arm, int] = {}
     for name, experiment in study.trained.items():
+        if experiments is not None and name not in experiments:
+            continue
         for arm in arms(study, name):
             seeds[arm] = max(seeds.get(arm, 0), experiment.seeds)
     return seeds
