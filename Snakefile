@@ -6,7 +6,6 @@ import shlex
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from prefdelta.plan import audits, checkpoints, exports, findings, forecasts
@@ -32,13 +31,11 @@ os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
 if Path(sys.executable).exists():
     sys.executable = shlex.quote(sys.executable)
 
-WRONG = "The configuration is wrong:"
-
-if "study" not in config:
+if not workflow.configfiles:
     try:
         read_config(DEFAULT)
     except ConfigError as error:
-        raise WorkflowError(WRONG, error) from None
+        sys.exit(f"The configuration is wrong:\n{error}")
 
     configfile: DEFAULT
 
@@ -46,7 +43,7 @@ if "study" not in config:
 try:
     STUDY = load_study(config, workflow.configfiles)
 except ConfigError as error:
-    raise WorkflowError(WRONG, error) from None
+    sys.exit(f"The configuration is wrong:\n{error}")
 
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 HUB = [name for name, model in STUDY.models.items() if isinstance(model, HubModel)]
