@@ -10,12 +10,12 @@ from snakemake.utils import min_version
 
 from prefdelta.plan import audits, checkpoints, exports, findings, forecasts
 from prefdelta.plan import generation, pairs, problems, rating, recipes, reports
-from prefdelta.plan import shift, training
+from prefdelta.plan import requested, shift, training
 from prefdelta.report.settings import ReportRun
 from prefdelta.run import codebook, session, warm
 from prefdelta.run.errors import ConfigError
 from prefdelta.run.provenance import code
-from prefdelta.study import lattice, paths
+from prefdelta.study import paths
 from prefdelta.study.experiments import RESERVED
 from prefdelta.configure.files import DEFAULT, read_config
 from prefdelta.configure.load import load_study
@@ -48,6 +48,7 @@ except ConfigError as error:
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 HUB = [name for name, model in STUDY.models.items() if isinstance(model, HubModel)]
 session.begin(workflow)
+requested.check_first(workflow, STUDY)
 if not HUB:  # beside their work, start-up is nothing
     warm.offer(workflow)
 PROFILES = [name for name in STUDY.experiments if name not in STUDY.trained]
@@ -61,7 +62,7 @@ onstart:
 report: "rules/report.rst"
 
 
-# Any name is let through here and checked by `lattice.check_names`, which answers a typo with the choices.
+# Any name is let through here and checked by `plan.requested`, which answers a typo with the choices.
 wildcard_constraints:
     **{
         word: r"[^/]+"

@@ -6,10 +6,11 @@ MODEL_THREADS = 8 if HUB else 1
 
 @functools.lru_cache(maxsize=4096)
 def planned(plan, words):
-    """The job of ``plan`` for the words of a path, whose names are checked first."""
-    names = dict(words)
-    lattice.check_names(STUDY, names)
-    return plan(STUDY, names)
+    """The job of ``plan`` for the words of a path. What can't be planned ends the process."""
+    try:
+        return plan(STUDY, dict(words))
+    except ConfigError as error:
+        sys.exit(str(error))
 
 
 def job_of(plan, wildcards):

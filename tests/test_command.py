@@ -1,6 +1,7 @@
 """What a person types: which files make the study, and names of what is wanted. Dry runs of the real workflow."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ def dry_run(tmp_path):
         (tmp_path / name).symlink_to(REPOSITORY / name)
 
     def run(*arguments):
-        command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", *arguments]
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", *arguments]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow")}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
@@ -49,3 +50,40 @@ def test_the_default_study_is_changed_by_the_command_line_and_any_study_by_a_sec
         code, output = dry_run(*options, "--", "results/smoke/prompts/in_domain.parquet")
         assert code == 0, output
         assert "make_items" in output
+
+
+CELL = "policy/dpo/oracle/qwen-l_vs_qwen-s/full/seed0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["results/smoke/repotr.html"], "no file that study smoke makes.*'results/smoke/report.html'"),
+        (["results/smoke/trcaes/qwen-l.parqet"], "no file that study smoke makes.*'results/smoke/traces/qwen-l.parquet'"),
+        (["results/smoke/traces/qwen-ll.parquet"], "unknown generator 'qwen-ll' in study smoke; choose from .*'qwen-l'"),
+        ([f"results/smoke/evals/{CELL}.parquet".replace("dpo", "dop")], "unknown method 'dop'.*'dpo'"),
+        (["results/smoke/tables/capabilty.csv"], "unknown experiment 'capabilty'.*'results/smoke/tables/capability.csv'"),
+        (["results/smoky/report.html"], "unknown study 'smoky'.*'smoke'"),
+        (["al"], "and no rule.*'all'"),
+        (["--until", "evaluate_checkpont"], "and no rule.*'evaluate_checkpoint'"),
+        (["--forcerun", "results/smoke/reprot.html"], "no file .*'results/smoke/report.html'"),
+    ],
+)
+def test_a_typo_in_what_is_wanted_is_one_line_with_the_nearest_name(arguments, message, dry_run):
+    code, output = dry_run(*arguments, "--configfile", "config/smoke.yaml")
+    assert code == 1
+    assert not any(word in output for word in ("Traceback", "Exception", "Building DAG"))
+    (line,) = [line for line in output.splitlines() if "did you mean" in line]
+    assert re.search(message, line)
+
+
+@pytest.mark.parametrize("name", [f"results/smoke/export/{CELL}/", "results/smoke/logs/traces/qwen-l.log", "all"])
+def test_what_can_be_made_can_be_asked_for(name, dry_run):
+    code, output = dry_run(name, "--configfile", "config/smoke.yaml")
+    assert code == 0, output
+
+
+def test_what_another_study_must_make_first_is_told_without_a_traceback(dry_run):
+    code, output = dry_run("--configfile", "config/smoke.yaml", "--config", "predictor=results/other/tables/predictor.json")
+    assert code == 1 and "Traceback" not in output and "Exception" not in output
+    assert "\nresults/other/tables/predictor.json is missing: another study makes it" in output
