@@ -12,7 +12,7 @@ from prefdelta.plan import audits, checkpoints, exports, findings, forecasts
 from prefdelta.plan import generation, pairs, problems, rating, recipes, reports
 from prefdelta.plan import requested, shift, training
 from prefdelta.report.settings import ReportRun
-from prefdelta.run import codebook, session, warm
+from prefdelta.run import codebook, devices, session, warm
 from prefdelta.run.errors import ConfigError
 from prefdelta.run.provenance import code
 from prefdelta.study import paths

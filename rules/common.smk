@@ -4,11 +4,18 @@ import functools
 MODEL_THREADS = 8 if HUB else 1
 
 
+@functools.cache
+def study_here():
+    """The study as it runs here. Of a cluster's nodes this machine knows nothing."""
+    has_gpus = workflow.non_local_exec or devices.any_here()
+    return STUDY if has_gpus or not HUB else checkpoints.without_gpus(STUDY)
+
+
 @functools.lru_cache(maxsize=4096)
 def planned(plan, words):
     """The job of ``plan`` for the words of a path. What can't be planned ends the process."""
     try:
-        return plan(STUDY, dict(words))
+        return plan(study_here(), dict(words))
     except ConfigError as error:
         sys.exit(str(error))
 
@@ -95,7 +102,7 @@ def sized(model, mem_mb, runtime):
         name = model(wildcards)
         if name not in HUB:
             return {"mem_mb": mem_mb, "runtime": runtime, "gpu": 0}
-        gpus = checkpoints.model_run(STUDY, name).gpus
+        gpus = checkpoints.model_run(study_here(), name).gpus
         return {"mem_mb": 64_000 * max(1, gpus), "runtime": 24 * 60, "gpu": gpus}
 
     return {
