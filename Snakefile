@@ -6,17 +6,16 @@ import shlex
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from prefdelta.plan import audits, checkpoints, exports, findings, forecasts
 from prefdelta.plan import generation, pairs, problems, rating, recipes, reports
-from prefdelta.plan import shift, training
+from prefdelta.plan import requested, shift, training
 from prefdelta.report.settings import ReportRun
-from prefdelta.run import codebook, session, warm
+from prefdelta.run import codebook, devices, session, warm
 from prefdelta.run.errors import ConfigError
 from prefdelta.run.provenance import code
-from prefdelta.study import lattice, paths
+from prefdelta.study import paths
 from prefdelta.study.experiments import RESERVED
 from prefdelta.configure.files import DEFAULT, read_config
 from prefdelta.configure.load import load_study
@@ -32,13 +31,11 @@ os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
 if Path(sys.executable).exists():
     sys.executable = shlex.quote(sys.executable)
 
-WRONG = "The configuration is wrong:"
-
-if "study" not in config:
+if not workflow.configfiles:
     try:
         read_config(DEFAULT)
     except ConfigError as error:
-        raise WorkflowError(WRONG, error) from None
+        sys.exit(f"The configuration is wrong:\n{error}")
 
     configfile: DEFAULT
 
@@ -46,11 +43,12 @@ if "study" not in config:
 try:
     STUDY = load_study(config, workflow.configfiles)
 except ConfigError as error:
-    raise WorkflowError(WRONG, error) from None
+    sys.exit(f"The configuration is wrong:\n{error}")
 
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 HUB = [name for name, model in STUDY.models.items() if isinstance(model, HubModel)]
 session.begin(workflow)
+requested.check_first(workflow, STUDY)
 if not HUB:  # beside their work, start-up is nothing
     warm.offer(workflow)
 PROFILES = [name for name in STUDY.experiments if name not in STUDY.trained]
@@ -64,7 +62,7 @@ onstart:
 report: "rules/report.rst"
 
 
-# Any name is let through here and checked by `lattice.check_names`, which answers a typo with the choices.
+# Any name is let through here and checked by `plan.requested`, which answers a typo with the choices.
 wildcard_constraints:
     **{
         word: r"[^/]+"

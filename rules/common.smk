@@ -4,12 +4,20 @@ import functools
 MODEL_THREADS = 8 if HUB else 1
 
 
+@functools.cache
+def study_here():
+    """The study as it runs here. Of a cluster's nodes this machine knows nothing."""
+    has_gpus = workflow.non_local_exec or devices.any_here()
+    return STUDY if has_gpus or not HUB else checkpoints.without_gpus(STUDY)
+
+
 @functools.lru_cache(maxsize=4096)
 def planned(plan, words):
-    """The job of ``plan`` for the words of a path, whose names are checked first."""
-    names = dict(words)
-    lattice.check_names(STUDY, names)
-    return plan(STUDY, names)
+    """The job of ``plan`` for the words of a path. What can't be planned ends the process."""
+    try:
+        return plan(study_here(), dict(words))
+    except ConfigError as error:
+        sys.exit(str(error))
 
 
 def job_of(plan, wildcards):
@@ -94,7 +102,7 @@ def sized(model, mem_mb, runtime):
         name = model(wildcards)
         if name not in HUB:
             return {"mem_mb": mem_mb, "runtime": runtime, "gpu": 0}
-        gpus = checkpoints.model_run(STUDY, name).gpus
+        gpus = checkpoints.model_run(study_here(), name).gpus
         return {"mem_mb": 64_000 * max(1, gpus), "runtime": 24 * 60, "gpu": gpus}
 
     return {

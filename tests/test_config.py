@@ -353,11 +353,21 @@ def test_files_are_checked_as_snakemake_combines_them(tmp_path, monkeypatch):
     machine = tmp_path / "machine.yaml"
     machine.write_text("run: {methods: {dpo: {micro_batch: 2}}}\n")
     check([])
-    check([str(machine)])
     check([str(STUDIES[-1]), str(machine)])
+    with pytest.raises(ConfigError, match=r"machine\.yaml lacks study, models, .* name the study's file first"):
+        check([str(machine)])
     machine.write_text("run: {methods: {ppo: {micro_batch: 2}}}\n")
     with pytest.raises(ConfigError, match=r"run\.methods: 'ppo' is unknown"):
-        check([str(machine)])
+        check([str(STUDIES[-1]), str(machine)])
+
+
+def test_all_sections_that_are_missing_are_named_at_once_beside_what_else_is_wrong():
+    with pytest.raises(ConfigError) as error:
+        load_study({"study": "mine", "models": {}, "sampling": {"sample": 1}}, ["config/smoke.yaml", "config/small.yaml"])
+    first, *others = str(error.value).splitlines()
+    assert first.startswith("config/smoke.yaml and config/small.yaml lack prompts, suites, generators, judges, policies, methods")
+    assert any(line.startswith("sampling.sample: unknown key") for line in others)
+    assert "sampling.samples: Field required" in others
 
 
 def test_merge_keys_and_the_same_key_in_two_places_are_no_duplicates(tmp_path):

@@ -1,12 +1,13 @@
 """GPUs of jobs, on a machine whose nvidia-smi is a script."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from prefdelta.run.devices import DeviceError, claim
+from prefdelta.run.devices import DeviceError, any_here, claim
 
 CLAIM = """
 import os, sys
@@ -97,6 +98,16 @@ def test_a_job_without_gpus_claims_none(tmp_path, start):
 def test_a_machine_whose_driver_does_not_answer_has_no_gpus(tmp_path, start):
     machine(tmp_path, 0, "echo 'NVIDIA-SMI has failed because it could not reach the driver.'\nexit 9\n")
     assert "found 0 of 0" in start(1)[1]
+
+
+def test_whether_a_machine_has_gpus_is_what_its_driver_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    for n in (1, 0):
+        machine(tmp_path, n)
+        assert any_here() == bool(n)
+        shutil.rmtree(tmp_path / "bin")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not any_here()
 
 
 def test_a_machine_without_a_driver_says_how_to_do_without(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from prefdelta.checkpoints.manifest import write_manifest
 from prefdelta.findings.experiment import BASE, Results, tabulate_experiment
 from prefdelta.findings.experiment_figures import plot_experiment
 from prefdelta.findings.profile import plot_profile, tabulate_profile
-from prefdelta.findings.settings import ExperimentSettings, FigureSettings
+from prefdelta.findings.settings import ExperimentFigureSettings, ExperimentSettings, FigureSettings
 from prefdelta.measure.intervals import Interval, holm
 from prefdelta.measure.settings import Bootstrap, ComparedArm
 from prefdelta.study.lattice import Cell
@@ -209,7 +209,7 @@ def test_a_figure_of_every_kind_says_what_was_found(kind, tmp_path):
     ]
     write_result_table(rows_to_table(rows, Results), Results, tmp_path / "table.csv")
     content = {"title": "A ladder", "question": "Does it help?", "caveat": "All small."}
-    settings = FigureSettings(**content, figure=kind, arms=chosen, suites=["id", "ood"])
+    settings = ExperimentFigureSettings(**content, figure=kind, arms=chosen, suites=["id", "ood"], series=["", ""])
     figure = tmp_path / "figure.png"
     plot_experiment(tmp_path / "table.csv", figure, settings=settings)
     assert all(figure.with_suffix(suffix).stat().st_size for suffix in (".png", ".svg", ".pdf"))

@@ -24,6 +24,7 @@ from prefdelta.plan import (
     shift,
     training,
 )
+from prefdelta.plan.checkpoints import model_run, without_gpus
 from prefdelta.run.errors import ConfigError
 from prefdelta.study.lattice import check_names, trained_cells
 
@@ -360,6 +361,21 @@ def test_a_hub_models_settings_reach_the_jobs_that_run_it_and_nothing_else_of_it
     chat = {"system": "Think.", "chat_template_kwargs": {}}
     assert content(loaded, "training", policy="hub")["chat"] == chat
     assert content(loaded, "reference", policy="hub")["chat"] == chat
+
+
+def test_on_a_machine_without_gpus_only_models_that_are_said_to_take_gpus_take_any():
+    study = config()
+    study["models"]["asking"] = study["models"]["hub"]
+    study["run"] = dict(study["run"])
+    study["run"]["models"] = {"asking": {"gpus": 1}, "hub": {"max_model_len": 99}}
+    study["generators"]["small"] = {"model": "hub"}
+    loaded = load_study(study)
+    here = without_gpus(loaded)
+    assert [model_run(loaded, name).gpus for name in ("hub", "asking", "policy")] == [1, 1, 0]
+    assert [model_run(here, name).gpus for name in ("hub", "asking", "policy")] == [0, 1, 0]
+    assert model_run(here, "hub").max_model_len == 99
+    jobs = [PLANS["traces"][0](each, {"study": each.study, "generator": "small"}) for each in (loaded, here)]
+    assert jobs[0].content == jobs[1].content and json.loads(jobs[1].run_settings)["model"]["gpus"] == 0
 
 
 def test_a_judge_that_is_served_knows_what_its_server_needs_of_the_model():

@@ -149,11 +149,16 @@ def test_a_smaller_set_of_prompts_is_part_of_a_larger_one_whatever_the_order_of_
     assert set(small["prompt_id"]) < set(large["prompt_id"])
 
 
-def test_fewer_prompts_than_asked_for_are_an_error_that_counts_them(tmp_path):
-    with pytest.raises(
-        PromptsError, match=r"prompts.openr1 asks for 9 problems, but 8 are left after 1 were unfit and 1 too like"
-    ):
-        from_data_sets(tmp_path, [*QUESTIONS, LEAKED, "Short?"], 9)
+def test_where_there_are_fewer_prompts_than_asked_for_all_are_taken_and_the_log_says_how_many(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        made, _ = from_data_sets(tmp_path, [*QUESTIONS, LEAKED, "Short?"], 9)
+    assert len(made) == 8
+    assert "openr1: 8 problems of at most 9 that are asked for; 1 were unfit and 1 too like an evaluation item" in caplog.text
+
+
+def test_no_prompt_that_is_left_is_an_error(tmp_path):
+    with pytest.raises(PromptsError, match=r"prompts.openr1: no problem of .* is left: 1 were unfit and 1 too like"):
+        from_data_sets(tmp_path, [LEAKED, "Short?"], 9)
     assert not (tmp_path / "p.parquet").exists()
 
 

@@ -10,7 +10,7 @@ from prefdelta.answers.two_deltas import TERMS, Crossing, TwoDeltas, tabulate_tw
 from prefdelta.audit.delta_correction import DeltaCorrection
 from prefdelta.findings.experiment import BASE, Results
 from prefdelta.findings.experiment_figures import plot_experiment
-from prefdelta.findings.settings import FigureSettings
+from prefdelta.findings.settings import ExperimentFigureSettings
 from prefdelta.measure.intervals import item_weights
 from prefdelta.measure.settings import Bootstrap, ComparedArm
 from prefdelta.study.lattice import Cell
@@ -135,7 +135,8 @@ def test_what_is_said_of_it_is_by_judged_deltas_and_has_the_others_as_a_caveat(s
 
 def test_the_figure_has_a_line_for_each_pair_of_generators(study, tmp_path):
     arms = read_result_csv(study / "crossed.csv", Results)["arm"].unique(maintain_order=True).to_list()
-    settings = FigureSettings(title="t", question="q", caveat="c", figure="crossed", arms=arms, suites=["ood"])
+    content = {"title": "t", "question": "q", "caveat": "c", "figure": "crossed", "suites": ["ood"]}
+    settings = ExperimentFigureSettings(**content, arms=arms, series=arms)
     table = pl.concat(
         [
             read_result_csv(study / "crossed.csv", Results),

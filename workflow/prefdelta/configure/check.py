@@ -1,6 +1,7 @@
 """Checks configuration files as Snakemake would combine them, before it runs: `make check CONFIG=study.yaml`."""
 
 import sys
+from typing import Any
 
 from snakemake.utils import update_config
 
@@ -10,12 +11,11 @@ from prefdelta.run.errors import ConfigError
 
 
 def check(files: list[str]) -> None:
-    """Raises ConfigError for what is wrong with ``files``, of which the later win, over the default study if they name none."""
-    given = [read_config(file) for file in files]
-    config = {} if any("study" in content for content in given) else read_config(DEFAULT)
-    for content in given:
-        update_config(config, content)
-    load_study(config)
+    """Raises ConfigError for what is wrong with ``files``, of which the later win, or with the default study."""
+    config: dict[str, Any] = {}
+    for file in files or [DEFAULT]:
+        update_config(config, read_config(file))
+    load_study(config, files or [DEFAULT])
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ from prefdelta.study.study import Study
 HEAD = """\
 # Configuration
 
-One file describes one study: `config.yaml` (the default, `microworld`), `smoke.yaml` (the same shape, for tests), `paper.yaml`
-and `small.yaml` (real models: `docs/real-models.md`), or your own with `--configfile`. Editors with YAML support complete and
-check keys with `schema.json`. A wrong file fails before any job starts, with the key, the value and the choices. `make check
-CONFIG=my-study.yaml` tells the same, with the line, also of a file that Snakemake, which reads it first, can't read at all (not
-in UTF-8, tabs). YAML reads `no`, `yes`, `on`, `off`, dates and numbers as such: as texts they need quotes. This page and the
-schema are written by `make schema` from the typed settings in `workflow/prefdelta/study/`.
+One file describes one study: `config.yaml` (`microworld`, where no file is named), `smoke.yaml` (the same shape, for tests),
+`paper.yaml` and `small.yaml` (real models: `docs/real-models.md`), or your own with `--configfile`. What is named is the whole
+study: nothing of `config.yaml` is added. Editors with YAML support complete and check keys with `schema.json`. A wrong file fails
+before any job starts, with the key, the value and the choices. `make check CONFIG=my-study.yaml` tells the same, with the line,
+also of a file that Snakemake, which reads it first, can't read at all (not in UTF-8, tabs). YAML reads `no`, `yes`, `on`, `off`,
+dates and numbers as such: as texts they need quotes. This page and the schema are written by `make schema` from the typed
+settings in `workflow/prefdelta/study/`.
 
 Names (of authors, models, generators, judges, methods, suites, experiments) become parts of paths: letters, digits, `.`, `-`,
 and single `_`; `_vs_` is taken.
@@ -25,6 +26,10 @@ and single `_`; `_vs_` is taken.
 What a study *is* stands apart from how a machine makes it: an edit of the section `run` makes nothing again. It can stand in a
 second file (`--configfile study.yaml machine.yaml`, the later one wins), on the command line (`--config 'run={methods: {dpo:
 {micro_batch: 2}}}'`), or under `config:` in a profile.
+In a local run on a machine without GPUs, a model of `run.models` whose `gpus` is not given takes none.
+
+`n` of a source is at most so many problems: where fewer are left all are taken, and the job's log says how many. What counts
+with the number (`epochs`, the largest k of a selection) counts with `n`.
 """
 SELECTIONS = f"""
 ### Selections

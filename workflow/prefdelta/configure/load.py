@@ -1,14 +1,16 @@
 """Reading a study: the configuration that Snakemake has read, checked, with messages that name the key."""
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
-from prefdelta.configure.files import read_config
+from prefdelta.configure.files import DEFAULT, read_config
 from prefdelta.run.errors import ConfigError
 from prefdelta.study.checks import nearest
 from prefdelta.study.lattice import arms, check_primary, controls
@@ -17,19 +19,20 @@ from prefdelta.study.strict import Strict
 from prefdelta.study.study import Study
 
 
-def load_study(config: dict[str, Any], files: Iterable[Path | str] = ()) -> Study:
+def load_study(config: dict[str, Any], files: Sequence[Path | str] = ()) -> Study:
     """The study of a configuration that Snakemake has read from ``files``.
 
-    Raises ConfigError for what is wrong with a file by itself (`read_config`), unknown keys and names, wrong values, and
-    controls that an experiment does not have.
+    Raises ConfigError for what is wrong with a file by itself (`read_config`), sections that are missing, unknown keys and
+    names, wrong values, and controls that an experiment does not have.
     """
     for file in files:
         read_config(file)
     try:
         study = Study.model_validate(config)
     except ValidationError as error:
-        messages = []
-        problems = [(*_key(problem["loc"], config), problem) for problem in error.errors()]
+        missing = [str(problem["loc"][0]) for problem in error.errors() if _lacks_section(problem)]
+        messages = [_incomplete(missing, files)] if missing else []
+        problems = [(*_key(problem["loc"], config), problem) for problem in error.errors() if not _lacks_section(problem)]
         # Of a union of a number and a mapping, the one that was not meant says nothing, unless there is nothing else to say.
         meant = [
             (key, problem)
@@ -54,6 +57,20 @@ def load_study(config: dict[str, Any], files: Iterable[Path | str] = ()) -> Stud
             controls(study, name, arm)
         check_primary(study, name)
     return study
+
+
+def _lacks_section(problem: ErrorDetails) -> bool:
+    return problem["type"] == "missing" and len(problem["loc"]) == 1
+
+
+def _incomplete(missing: list[str], files: Sequence[Path | str]) -> str:
+    """That ``files``, which Snakemake has combined, are no whole study."""
+    named = [os.path.relpath(file) for file in files]
+    lacking = f"{' and '.join(named)} lack{'' if len(named) > 1 else 's'}" if named else "the configuration lacks"
+    return (
+        f"{lacking} {', '.join(missing)}: nothing is taken from {DEFAULT} where a file is named. Add them (config/README.md has "
+        f"the keys), or name the study's file first: `--configfile STUDY.yaml {' '.join(named) or 'FILE.yaml'}`"
+    )
 
 
 def _moved(section: str, key: str) -> str:

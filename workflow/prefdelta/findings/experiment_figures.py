@@ -4,24 +4,24 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prefdelta.findings.experiment import BASE, Results
-from prefdelta.findings.settings import FigureSettings
+from prefdelta.findings.settings import ExperimentFigureSettings
 from prefdelta.measure import plotting
 from prefdelta.measure.plotting import GAIN_IN_TWO_LINES, GAINS
 from prefdelta.measure.verdict import verdict
-from prefdelta.study.selections import draw_for_seed, parse
 from prefdelta.tables.io import read_result_csv
 
 CROSSED = ["method", "judge", "policy", "chosen", "rejected"]  # what a line of a crossed figure has in common
-KIND_COLOURS = {"top": "#0072B2", "bottom": "#D55E00", "random": "#777777", "full": "#333333", "min": "#009E73"}
 
 
-def plot_experiment(table: Path, figure: Path, *, settings: FigureSettings) -> None:
+def plot_experiment(table: Path, figure: Path, *, settings: ExperimentFigureSettings) -> None:
     """Plots an experiment's gains over the base policy, as ``settings.figure`` says: ladders and bars also of greedy answers."""
     results, suites = read_result_csv(table, Results).filter(pl.col("task").is_null()), settings.suites
     gains = results.filter(versus=BASE)
+    gains = gains.with_columns(series=pl.col("arm").replace_strict(settings.arms, settings.series))
     sampled = gains.filter(decoding="sampled")
     match settings.figure:
         case "crossed":
@@ -80,10 +80,19 @@ def answer_crossed(gains: pl.DataFrame) -> list[str]:
 
 
 def ladder(gains: pl.DataFrame, suites: list[str]) -> Figure:
-    """Gain against the generator-level delta: one line for each suite; that of greedy answers is dashed."""
-    plot, (panel,) = plotting.panels(1, width=6.4, height=4.2)
-    gains = gains.sort("generator_delta")
-    side = "chosen" if gains["chosen"].n_unique() > 1 else "rejected"
+    """Gain against the generator-level delta: a panel for each series, in it a line for each suite; that of greedy answers is
+    dashed."""
+    lines = gains.sort("generator_delta").partition_by("series", maintain_order=True)
+    plot, panels = plotting.panels(len(lines), width=6.4, height=4.2, sharey=True)
+    for panel, rungs in zip(panels, lines, strict=True):
+        _ladder(panel, rungs, suites)
+    panels[0].set_ylabel(GAINS)
+    panels[0].legend(loc="best")
+    return plot
+
+
+def _ladder(panel: Axes, gains: pl.DataFrame, suites: list[str]) -> None:
+    sides = [side for side in ("chosen", "rejected") if gains[side].n_unique() > 1] or ["chosen"]
     for index, suite in enumerate(suites):
         for decoding, line, fill in (("sampled", "-", None), ("greedy", "--", "white")):
             rows, colour = gains.filter(suite=suite, decoding=decoding), plotting.colour(index)
@@ -95,15 +104,15 @@ def ladder(gains: pl.DataFrame, suites: list[str]) -> Figure:
         # Above and below in turn, so that the names of generators with nearly equal deltas do not collide.
         ends = gains.filter(arm=row["arm"])
         place, shift = (ends["ci_low"].min(), -11) if index % 2 else (ends["ci_high"].max(), 5)
+        name = " over ".join(row[side] for side in sides)
         panel.annotate(
-            row[side], (row["generator_delta"], place), xytext=(0, shift), textcoords="offset points", ha="center", fontsize=8
+            name, (row["generator_delta"], place), xytext=(0, shift), textcoords="offset points", ha="center", fontsize=8
         )
     panel.axhline(0, color="black", lw=0.8)
     panel.margins(x=0.1, y=0.12)
     rejected = ", ".join(gains["rejected"].unique(maintain_order=True))
-    panel.set(xlabel=f"generator-level delta: accuracy of the chosen generator minus that of {rejected} (points)", ylabel=GAINS)
-    panel.legend(loc="best")
-    return plot
+    label = f"generator-level delta: accuracy of the chosen generator minus that of {rejected} (points)"
+    panel.set(xlabel=label, title=gains["series"][0])
 
 
 def bars(gains: pl.DataFrame, suites: list[str]) -> Figure:
@@ -125,34 +134,33 @@ def bars(gains: pl.DataFrame, suites: list[str]) -> Figure:
 
 
 def sweep(gains: pl.DataFrame, suites: list[str]) -> Figure:
-    """Gain against the number of pairs: a line for each way to select, a panel for each suite."""
-    selections = [parse(draw_for_seed(name, 0)) for name in gains["selection"]]
-    series = [f"{each.kind} by {each.criterion}" if each.criterion else each.kind for each in selections]
-    colours = {name: KIND_COLOURS[each.kind] for name, each in zip(series, selections, strict=True)}
-    return _lines(gains.with_columns(series=pl.Series(series)), suites, "n_pairs", "pairs (equal optimiser steps)", colours)
+    """Gain against the number of pairs: a line for each series, a panel for each suite."""
+    return _lines(gains, suites, "n_pairs", "pairs (equal optimiser steps)")
 
 
 def steps(gains: pl.DataFrame, suites: list[str]) -> Figure:
-    """Gain against the number of optimiser steps: a line for each selection, a panel for each suite."""
-    colours = {name: plotting.colour(index) for index, name in enumerate(gains["selection"].unique(maintain_order=True))}
-    return _lines(gains.with_columns(series="selection"), suites, "n_steps", "optimiser steps", colours)
+    """Gain against the number of optimiser steps: a line for each series, a panel for each suite."""
+    return _lines(gains, suites, "n_steps", "optimiser steps")
 
 
-def _lines(gains: pl.DataFrame, suites: list[str], x: str, label: str, colours: dict[str, str]) -> Figure:
-    """Gain against the column ``x``, which is called ``label``: a line for each of the ``series``, a panel for each suite."""
+def _lines(gains: pl.DataFrame, suites: list[str], x: str, label: str) -> Figure:
+    """Gain against the column ``x``, which is called ``label``: a line for each series, a panel for each suite."""
     plot, panels = plotting.panels(len(suites), width=4.4, height=3.8, sharey=True)
+    names = gains["series"].unique(maintain_order=True)
+    apart = min(1.04, 1.2 ** (1 / len(names)))  # lines at one size stand beside each other, but not at another one
     for panel, suite in zip(panels, suites, strict=True):
-        for index, name in enumerate(gains["series"].unique(maintain_order=True)):
-            rows = gains.filter(series=name, suite=suite).sort(x)
+        for index, name in enumerate(names):
+            rows, mark = gains.filter(series=name, suite=suite).sort(x), plotting.mark(index)
+            bars, colour = plotting.errors(rows), plotting.colour(index)
             panel.errorbar(
-                rows[x] * 1.04**index,
+                rows[x] * apart**index,
                 rows["estimate"],
-                yerr=plotting.errors(rows),
-                fmt="o-" if len(rows) > 1 else "s",
+                yerr=bars,
+                fmt=f"{mark}-",
                 ms=5,
                 lw=1.4,
                 capsize=2,
-                color=colours[name],
+                color=colour,
                 label=name,
             )
         panel.axhline(0, color="black", lw=0.8)
@@ -162,18 +170,19 @@ def _lines(gains: pl.DataFrame, suites: list[str], x: str, label: str, colours: 
         panel.minorticks_off()
         panel.set(xlabel=label, title=suite)
     panels[0].set_ylabel(GAIN_IN_TWO_LINES)
-    panels[-1].legend(loc="best")
+    panels[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return plot
 
 
 def grid(gains: pl.DataFrame, suites: list[str]) -> Figure:
-    """Heat map of the gain: chosen generator by rejected generator, ordered by ability; a panel for each suite."""
+    """Heat map of the gain: chosen generator by rejected generator, ordered by ability; a panel for each suite and series."""
     chosen, rejected = plotting.by_ability(gains, "chosen"), plotting.by_ability(gains, "rejected")
-    plot, panels = plotting.panels(len(suites), width=1.6 + 1.05 * len(rejected), height=1.4 + 0.7 * len(chosen))
+    maps = [(suite, name) for name in gains["series"].unique(maintain_order=True) for suite in suites]
+    plot, panels = plotting.panels(len(maps), width=1.6 + 1.05 * len(rejected), height=1.4 + 0.7 * len(chosen))
     limit = max(float(gains["estimate"].abs().max() or 1), 1e-9)  # type: ignore[arg-type]
-    for panel, suite in zip(panels, suites, strict=True):
+    for panel, (suite, name) in zip(panels, maps, strict=True):
         values = np.full((len(chosen), len(rejected)), np.nan)
-        for row in gains.filter(suite=suite).iter_rows(named=True):
+        for row in gains.filter(suite=suite, series=name).iter_rows(named=True):
             place = chosen.index(row["chosen"]), rejected.index(row["rejected"])
             values[place] = row["estimate"]
             half = (row["ci_high"] - row["ci_low"]) / 2
@@ -184,7 +193,7 @@ def grid(gains: pl.DataFrame, suites: list[str]) -> Figure:
         panel.grid(False)
         panel.set_xticks(range(len(rejected)), rejected, rotation=30, ha="right")
         panel.set_yticks(range(len(chosen)), chosen)
-        panel.set(xlabel="rejected generator", ylabel="chosen generator", title=suite)
+        panel.set(xlabel="rejected generator", ylabel="chosen generator", title=", ".join(filter(None, (suite, name))))
     plot.colorbar(image, ax=panels, label=GAIN_IN_TWO_LINES)
     return plot
 
@@ -194,11 +203,12 @@ def crossed(gains: pl.DataFrame) -> Figure:
 
     Arms have few seeds each, whose intervals would hide the lines: what they tell together is in `answers.two_deltas`.
     """
-    plot, panels = plotting.panels(2, width=5.0, height=4.0, sharey=True)
+    decodings = gains["decoding"].unique(maintain_order=True).to_list()
+    plot, panels = plotting.panels(len(decodings), width=5.0, height=4.0, sharey=True)
     varying = [word for word in CROSSED[:3] if gains[word].n_unique() > 1]
     ordered = gains.sort("generator_delta", "mean_delta").partition_by(CROSSED, maintain_order=True)
     apart = 0.1 * float(np.ptp(gains["mean_delta"].to_numpy())) / max(gains["selection"].n_unique() - 1, 1)
-    for panel, decoding in zip(panels, ("sampled", "greedy"), strict=True):
+    for panel, decoding in zip(panels, decodings, strict=True):
         for index, rows in enumerate(line.filter(decoding=decoding) for line in ordered):
             arm = rows.row(0, named=True)
             sides = f"{arm['chosen']} over {arm['rejected']} ({arm['generator_delta']:+.0f})"
@@ -209,5 +219,5 @@ def crossed(gains: pl.DataFrame) -> Figure:
         panel.axhline(0, color="black", lw=0.8)
         panel.set(xlabel="mean sample-level delta of the pairs (levels)", title=f"{decoding} answers")
     panels[0].set_ylabel("gain over the base policy (points of accuracy; bars: standard errors)")
-    panels[1].legend(title="generators (delta in points)", loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
+    panels[-1].legend(title="generators (delta in points)", loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
     return plot

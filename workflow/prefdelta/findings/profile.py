@@ -16,7 +16,7 @@ from prefdelta.tables.stages import Pairs
 
 
 def tabulate_profile(traces: dict[str, Path], pairs: dict[str, Path], table: Path, *, settings: ExperimentSettings) -> None:
-    """Writes the `Results` of a profile: the mean delta in every criterion of each arm's full pair set.
+    """Writes the `Results` of a profile: the mean delta in every criterion of each arm's pair set.
 
     ``traces`` are by draw of a generator, ``pairs`` by arm.
     """

@@ -28,13 +28,26 @@ class ExperimentSettings(Strict):
 
 
 class FigureSettings(Strict):
-    """Of `plot_experiment` and `plot_profile`: ``arms`` by their names; the answer is about the last of ``suites``."""
+    """Of `plot_profile`: ``arms`` by their names."""
 
     title: str
     question: str
     caveat: str
     figure: Literal["ladder", "bars", "sweep", "steps", "grid", "crossed", "profile"]
     arms: list[str]
+    suites: list[str]
+
+
+class ExperimentFigureSettings(Strict):
+    """Of `plot_experiment`: ``arms`` by their names, and ``series``, of each the line or panel that it belongs to; the answer is
+    about the last of ``suites``."""
+
+    title: str
+    question: str
+    caveat: str
+    figure: Literal["ladder", "bars", "sweep", "steps", "grid", "crossed"]
+    arms: list[str]
+    series: list[str]
     suites: list[str]
 
 

@@ -39,8 +39,8 @@ def make_items(data: list[Path], prompts: Path, *, settings: ItemsSettings) -> N
 def make_prompts(suites: list[Path], data: list[Path], prompts: Path, dropped: Path, *, settings: PromptsSettings) -> None:
     """Writes the training `Prompts`, and the `Dropped` ones that were too like an item of ``suites`` (or not fit, by their task).
 
-    Of a data set the first n that are left are taken, in the order of their ids, which are hashes. ``data``: local files that
-    settings name. Raises PromptsError where fewer are left.
+    Of a data set the first n that are left are taken, in the order of their ids, which are hashes; all where fewer are left.
+    ``data``: local files that settings name. Raises PromptsError where none is left.
     """
     items = pl.concat([read_table(suite, Prompts) for suite in suites])
     parts: list[pl.DataFrame] = []
@@ -51,14 +51,12 @@ def make_prompts(suites: list[Path], data: list[Path], prompts: Path, dropped: P
             continue
         fit, unfit = benchmarks.problems(task, source)
         kept, alike = decontaminate(_table("train", fit), items, n=settings.ngram)
-        if len(kept) < source.n:
-            raise PromptsError(
-                f"prompts.{task} asks for {source.n} problems, but {len(kept)} are left after {len(unfit)} were unfit and "
-                f"{len(alike)} too like an evaluation item: ask for fewer"
-            )
+        left = f"{len(unfit)} were unfit and {len(alike)} too like an evaluation item"
+        if kept.is_empty():
+            raise PromptsError(f"prompts.{task}: no problem of {source.repo} is left: {left}")
         parts.append(kept.sort("prompt_id").head(source.n))
         left_out += [*unfit, *alike.iter_rows(named=True)]
-        log.info("%s: %d unfit, %d too like an evaluation item", task, len(unfit), len(alike))
+        log.info("%s: %d problems of at most %d that are asked for; %s", task, len(parts[-1]), source.n, left)
     write_table(rows_to_table(left_out, Dropped), Dropped, dropped)
     write_table(pl.concat(parts), Prompts, prompts)
 

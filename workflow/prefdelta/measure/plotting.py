@@ -28,6 +28,7 @@ matplotlib.rcParams.update(
 )
 # Okabe and Ito's palette, which people with colour blindness can tell apart. A colour means the same in every figure.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#333333")
+MARKS = "os^Dvp"
 CRITERION_COLOURS = dict(zip(CRITERIA, COLOURS, strict=True))
 GREY = "#777777"
 GAINS = "gain over the base policy (points; hollow: greedy answers)"
@@ -36,6 +37,11 @@ GAIN_IN_TWO_LINES = "gain over the base policy\n(points of sampled accuracy)"
 
 def colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
+
+
+def mark(index: int) -> str:
+    """A mark that tells apart what has the same `colour`."""
+    return MARKS[index // len(COLOURS) % len(MARKS)]
 
 
 def panels(n: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:

@@ -29,6 +29,13 @@ def chat(study: Study, name: str) -> Chat:
     return model.chat if isinstance(model, HubModel) else Chat()
 
 
+def without_gpus(study: Study) -> Study:
+    """``study`` on a machine without any GPU: models of which the configuration does not say `gpus` take none."""
+    given = {name: study.run.models.get(name, ModelRun()) for name, model in study.models.items() if isinstance(model, HubModel)}
+    models = {name: run if "gpus" in run.model_fields_set else run.model_copy(update={"gpus": 0}) for name, run in given.items()}
+    return study.model_copy(update={"run": study.run.model_copy(update={"models": models})})
+
+
 def model_run(study: Study, name: str | None) -> ModelRun:
     """How inference with a model runs. Those of the micro-world need no GPU."""
     if name and isinstance(study.models[name], HubModel):

@@ -14,6 +14,7 @@ from prefdelta.answers.settings import (
     TwoDeltasSettings,
 )
 from prefdelta.findings.settings import (
+    ExperimentFigureSettings,
     ExperimentSettings,
     FigureSettings,
     GeneratorDeltasSettings,
@@ -38,11 +39,13 @@ from prefdelta.study.lattice import (
     judged_sides,
     label,
     rated_generators,
+    series,
     trained_arms,
     trained_cells,
     words_apart,
 )
 from prefdelta.study.models import MicroworldModel
+from prefdelta.study.selections import draw_for_seed
 from prefdelta.study.study import Study
 
 
@@ -154,8 +157,11 @@ def tabulate_experiment(study: Study, words: Mapping[str, str]) -> Job:
 
 
 def profile_pairs(study: Study, name: str) -> dict[str, str]:
-    """arm -> the full pair set of its generators, by its first draws."""
-    return {arm.arm: pair_file(study, PairSet(arm.judge, arm.chosen, arm.rejected, "full")) for arm in compared_arms(study, name)}
+    """arm -> its pair set, by the first draws of its generators and of its selection."""
+    return {
+        arm.arm: pair_file(study, PairSet(arm.judge, arm.chosen, arm.rejected, draw_for_seed(arm.selection, 0)))
+        for arm in compared_arms(study, name)
+    }
 
 
 def tabulate_profile(study: Study, words: Mapping[str, str]) -> Job:
@@ -172,7 +178,8 @@ def _figure(study: Study, name: str) -> FigureSettings:
 
 def plot_experiment(study: Study, words: Mapping[str, str]) -> Job:
     name = words["experiment"]
-    return Job({"table": table(study, name)}, _figure(study, name))
+    settings = ExperimentFigureSettings(**dict(_figure(study, name)), series=series(study, name))
+    return Job({"table": table(study, name)}, settings)
 
 
 def plot_profile(study: Study, words: Mapping[str, str]) -> Job:

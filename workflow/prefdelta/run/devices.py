@@ -34,6 +34,12 @@ def _own_folder() -> Path:
     return folder
 
 
+def any_here() -> bool:
+    """Whether this machine has a GPU that a job could `claim`."""
+    listing = shutil.which("nvidia-smi")
+    return bool(listing) and "GPU " in subprocess.run([str(listing), "-L"], capture_output=True, text=True).stdout
+
+
 def claim(n: int) -> None:
     """Makes ``n`` free GPUs of this machine the process's only visible ones, until it ends.
 

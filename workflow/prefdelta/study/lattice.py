@@ -8,7 +8,7 @@ from typing import Literal
 from prefdelta.run.errors import ConfigError
 from prefdelta.study.checks import nearest
 from prefdelta.study.experiments import Experiment
-from prefdelta.study.selections import SelectionError, draw_for_seed
+from prefdelta.study.selections import SelectionError, draw_for_seed, without_size
 from prefdelta.study.study import Study
 
 Side = Literal["chosen", "rejected"]
@@ -172,6 +172,35 @@ def label(experiment: Experiment, arm: Arm) -> str:
     if len(experiment.sides) > 1 or not varying:
         varying.append(sides)
     return ", ".join(varying)
+
+
+def series(study: Study, name: str) -> list[str]:
+    """For each of the `arms` of experiment ``name``, what it belongs to in a figure with an axis: a line, or a panel.
+
+    These are the words in which the arms differ, without what is on the axis: sizes of selections in a sweep, steps of methods
+    (the first of those that differ in nothing else stands for all), generators in a ladder or grid.
+    """
+    experiment, found = study.experiments[name], []
+    for arm in arms(study, name):
+        words = asdict(arm) | {"sides": f"{arm.chosen} over {arm.rejected}"}
+        match experiment.figure:
+            case "sweep":
+                words["selection"] = without_size(arm.selection)
+            case "steps":
+                words["method"] = next(other for other in study.methods if _differ_in_steps(study, other, arm.method))
+            case "ladder" | "grid":
+                words["sides"] = ""
+        found.append({word: words[word] for word in ("policy", "method", "judge", "sides", "selection")})
+    varying = [word for word in found[0] if len({words[word] for words in found}) > 1]
+    if not varying and experiment.figure in ("sweep", "steps"):
+        varying = ["selection"]
+    return [", ".join(words[word] for word in varying) for words in found]
+
+
+def _differ_in_steps(study: Study, *methods: str) -> bool:
+    """Whether ``methods`` have the same recipe but for their steps."""
+    one, other = (study.methods[name].model_dump(exclude={"steps", "epochs"}) for name in methods)
+    return one == other
 
 
 def check_names(study: Study, names: Mapping[str, str]) -> None:

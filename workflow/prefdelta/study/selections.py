@@ -122,6 +122,11 @@ def parse(name: str) -> Selection:
     raise SelectionError(f"'{name}' is not a selection. The forms are:\n{GRAMMAR}")
 
 
+def without_size(name: str) -> str:
+    """A selection's name as the grammar has it: ``top{k}-overall`` of all sizes, ``min{x}-overall`` of all thresholds."""
+    return re.sub(r"[\d.]+", "{x}" if name.startswith("min") else "{k}", name, count=1)
+
+
 def draw_for_seed(name: str, seed: int) -> str:
     """The selection of one cell: an arm's ``random500``, ``matched500-overall`` or ``band500-overall-0to1`` is another draw for
     every seed."""
