@@ -26,10 +26,6 @@ and single `_`; `_vs_` is taken.
 What a study *is* stands apart from how a machine makes it: an edit of the section `run` makes nothing again. It can stand in a
 second file (`--configfile study.yaml machine.yaml`, the later one wins), on the command line (`--config 'run={methods: {dpo:
 {micro_batch: 2}}}'`), or under `config:` in a profile.
-In a local run on a machine without GPUs, a model of `run.models` whose `gpus` is not given takes none.
-
-`n` of a source is at most so many problems: where fewer are left all are taken, and the job's log says how many. What counts
-with the number (`epochs`, the largest k of a selection) counts with `n`.
 """
 SELECTIONS = f"""
 ### Selections

@@ -63,6 +63,7 @@ def claim(n: int) -> None:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
             return
     raise DeviceError(
-        f"this job needs {n} free GPUs and found {len(taken)} of {len(found)}: give Snakemake `--resources gpu={len(found)}`, "
-        "or set `gpus: 0` of the model or recipe to run without one"
+        f"this job needs {n} free GPUs and found {len(taken)} of {len(found)}: "
+        + (f"give Snakemake `--resources gpu={len(found)}`, or set " if found else "set ")
+        + "`gpus: 0` of the model or recipe in `run` to run without one"
     )

@@ -14,7 +14,11 @@ from prefdelta.study.strict import Count, Strict
 class ModelRun(Strict):
     """How inference with a checkpoint runs, by vLLM where not said otherwise."""
 
-    gpus: int = Field(default=1, ge=0, description="GPUs that inference takes (vLLM's tensor parallel size)")
+    gpus: int = Field(
+        default=1,
+        ge=0,
+        description="GPUs that inference takes (vLLM's tensor parallel size); not given: none on a machine without any",
+    )
     max_model_len: Count | None = Field(
         default=None,
         description="context in tokens that memory is kept for; default: the model's own. What would be cut by it is an error",

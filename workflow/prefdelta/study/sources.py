@@ -27,7 +27,7 @@ class Source(Strict):
 class CorpusSource(Source):
     """Training prompts. Further filters of `openr1` are in `tasks/openr1.py`; the paper does not state its own."""
 
-    n: Count = Field(description="this many problems, chosen by a hash of their texts")
+    n: Count = Field(description="at most this many problems, chosen by a hash of their texts; the log says how many there were")
     min_characters: Count = Field(default=20, description="of a problem")
     max_characters: Count = Field(default=4000, description="of a problem")
 
