@@ -10,7 +10,6 @@ import pytest
 from prefdelta.audit.balance import (
     COVARIATES,
     Balance,
-    BalanceError,
     Moments,
     mixture,
     plot_balance,
@@ -220,8 +219,9 @@ def test_ungraded_answers_are_no_wrong_ones(tmp_path):
     (row,) = balance(folders[1], arm("full", ["full"])).filter(covariate="prompt_difficulty").rows(named=True)
     assert row["mean"] == pytest.approx(1 / 5)  # of the graded answers to the prompt one is wrong
     write_sets(folders[2], hard, full=hard.tail(2))
-    with pytest.raises(BalanceError, match=rf"{folders[2]}/good-full\.parquet has no pair whose answers are both graded"):
-        balance(folders[2], arm("full", ["full"]))
+    table = balance(folders[2], arm("full", ["full"]))  # as where no prompt has a right answer: all pairs count
+    assert table["n_pairs"].unique().to_list() == [2]
+    assert {"chosen_correct", "rejected_correct"} & {*table["covariate"]} == set()
 
 
 def test_a_planted_imbalance_is_found_and_nothing_else(tmp_path):

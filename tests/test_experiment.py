@@ -17,7 +17,7 @@ from prefdelta.findings.settings import ExperimentFigureSettings, ExperimentSett
 from prefdelta.measure.intervals import Interval, holm
 from prefdelta.measure.settings import Bootstrap, ComparedArm
 from prefdelta.study.lattice import Cell
-from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table, write_table
+from prefdelta.tables.io import read_result_csv, read_table, rows_to_table, write_result_table, write_table
 from prefdelta.tables.stages import Pairs, Predictions, Traces
 
 WORDS = {"policy": "p", "method": "dpo", "judge": "j", "chosen": "c", "rejected": "r"}
@@ -223,6 +223,16 @@ def test_a_figure_of_every_kind_says_what_was_found(kind, tmp_path):
         "Greedy 65.0; against base policy: rises by +2.0 [-1.0, +5.0].\n\n"
         "*Caveat.* All small.\n"
     )
+
+
+def test_a_profile_of_traces_that_nothing_is_known_to_be_right_of_has_no_generator_delta(tmp_path):
+    write_table(build.pairs(40), Pairs, tmp_path / "pairs.parquet")
+    traces, words = write_traces(tmp_path), {**WORDS, "selection": "full", "arm": "c over r", "versus": {}}
+    for file in traces.values():
+        write_table(read_table(file, Traces).with_columns(correct=pl.lit(None, pl.Boolean)), Traces, file)
+    files, table = {"c over r": tmp_path / "pairs.parquet"}, tmp_path / "table.csv"
+    tabulate_profile(traces, files, table, settings=settings_of(ComparedArm(**words)))
+    assert read_result_csv(table, Results)["generator_delta"].to_list() == [None] * 6
 
 
 def test_a_profile_has_the_mean_delta_of_every_criterion(tmp_path):

@@ -10,6 +10,7 @@ from prefdelta.findings.generator_deltas import GeneratorDeltas, accuracy_deltas
 from prefdelta.findings.settings import GeneratorDeltasSettings
 from prefdelta.measure.settings import ArmSettings, Bootstrap
 from prefdelta.pairs import build as pairs
+from prefdelta.study.dimensions import CRITERIA
 from prefdelta.tables import io as tables
 from prefdelta.tables.io import read_result_csv, write_table
 from prefdelta.tables.stages import Ratings, Traces
@@ -67,3 +68,16 @@ def test_means_are_of_all_draws_and_parts_on_the_prompts_that_both_have(made, tm
     arms = [ArmSettings(**words, chosen=chosen, rejected=rejected) for chosen, rejected in (("c", "r"), ("r", "c"))]
     told = {("c", "r"): rows["c", "accuracy"]["estimate"], ("r", "c"): rows["r", "accuracy"]["estimate"]}
     assert accuracy_deltas(traces, SIDES, arms) == pytest.approx(told, abs=1e-9)
+
+
+def test_traces_that_nothing_is_known_to_be_right_of_have_ratings_and_no_accuracy(made, tmp_path):
+    for draw in DRAWS:
+        write_table(made[draw].with_columns(correct=pl.lit(None, pl.Boolean)), Traces, tmp_path / f"{draw}.traces.parquet")
+    traces = {draw: tmp_path / f"{draw}.traces.parquet" for draw in DRAWS}
+    ratings = {("j", draw): tmp_path / f"{draw}.ratings.parquet" for draw in DRAWS}
+    settings = GeneratorDeltasSettings(sides={"j": SIDES}, bootstrap=Bootstrap(n_resamples=10, seed=0))
+    tabulate_generator_deltas(traces, ratings, tmp_path / "deltas.csv", settings=settings)
+    found = read_result_csv(tmp_path / "deltas.csv", GeneratorDeltas)
+    assert sorted(found["quantity"].unique()) == sorted(CRITERIA)
+    arm = ArmSettings(policy="p", method="dpo", judge="j", selection="full", chosen="c", rejected="r")
+    assert accuracy_deltas(traces, SIDES, [arm]) == {("c", "r"): None}

@@ -264,3 +264,15 @@ def test_the_figure_names_the_worst_arm(tmp_path):
     answer = (tmp_path / "figure.rst").read_text()
     assert "held-out pair of generators, 1: dpo, j, e over " in answer
     assert "held_out_pairs, dpo: R²" in answer
+
+
+def test_without_right_answers_gains_are_predicted_and_no_regret_is_by_the_generator_delta(tmp_path):
+    rows = [
+        an_arm(one, "a", selection) | {"generator_delta": None, "chosen_correct": None} for one in "bcde" for selection in SHIFTS
+    ]
+    splits, arms = tabulate(tmp_path, rows, [gain_of(row) for row in rows])
+    assert splits["in_sample"]["n_arms"] == 12 and splits["in_sample"]["regret_by_generator_delta"] is None
+    assert splits["held_out_pairs, by generator_delta alone"]["n_arms"] == 0
+    assert arms["predicted"].null_count() == 0
+    plot(tmp_path)
+    assert "by generator-level delta alone unknown" in (tmp_path / "figure.rst").read_text()

@@ -222,3 +222,21 @@ def test_the_figure_shows_grids_and_slopes_and_says_them(table, tmp_path):
     assert len(said) == len(read_result_csv(table, Regressions))
     assert said[0].startswith("- ladder, generator_delta: ") and "[" in said[0]
     assert caption[0].startswith("**What does the gain depend on") and caption[-1].startswith("*Caveat.*")
+
+
+def test_the_five_deltas_need_no_accuracy_of_generators(table, tmp_path):
+    folder = table.parent
+    deltas = read_result_csv(folder / "deltas.csv", GeneratorDeltas).clear()
+    write_result_table(deltas, GeneratorDeltas, tmp_path / "deltas.csv")
+    words = {"policy": "p", "method": "dpo", "judge": "j", "selection": "full"}
+    arms, evals = [], {}
+    for chosen, rejected in ALL:
+        cell = Cell(**words, chosen=chosen, rejected=rejected, seed=0)
+        evals[cell] = folder / f"{chosen}{rejected}0.parquet"
+        arms.append(ArmSettings(**words, chosen=chosen, rejected=rejected, cells=[cell]))
+    settings = RegressionsSettings(
+        fits=[FitSettings(fit="dimensions", kind="dimensions", arms=arms)], models={}, suite="ood", ungraded=0
+    )
+    files = (tmp_path / "deltas.csv", folder / "whatif.csv", evals, {"p": folder / "base.parquet"}, tmp_path / "table.csv")
+    tabulate_regressions(*files, settings=settings)
+    assert set(DIMENSIONS) <= set(read_result_csv(tmp_path / "table.csv", Regressions)["term"])

@@ -150,6 +150,14 @@ def test_deltas_of_an_arm(whatif):
     assert row["base_accuracy"] == 40
 
 
+def test_without_right_answers_there_is_no_generator_delta_but_that_of_ratings(whatif, tmp_path):
+    deltas = read_result_csv(tmp_path / "deltas.csv", GeneratorDeltas).filter(pl.col("quantity") != "accuracy")
+    write_result_table(deltas, GeneratorDeltas, tmp_path / "deltas.csv")
+    ungraded = four_pairs().with_columns(chosen_correct=pl.lit(None, pl.Boolean), rejected_correct=pl.lit(None, pl.Boolean))
+    (row,) = whatif(an_arm(), given={pair_set("full"): ungraded})
+    assert (row["generator_delta"], row["generator_delta_overall"], row["chosen_correct"]) == (None, 0.75, None)
+
+
 def test_the_generators_delta_is_the_arms_own_judges(whatif):
     one, other = whatif(an_arm(), an_arm(judge="k"))
     assert (one["generator_delta_overall"], other["generator_delta_overall"]) == (0.75, 0.5)

@@ -96,12 +96,17 @@ def tabulate_regressions(
     for fit in settings.fits:
         arms = fit.arms
         gains = Gains(arms, evals, bases, settings.suite, settings.ungraded)
-        sides = {side: [known[arm.chosen, arm.rejected] / PER for arm in arms] for side, known in accuracy.items()}
         common: dict[str, Any] = {"fit": fit.fit, "policy": arms[0].policy, "kind": fit.kind, "among": fit.among}
         common |= {"suite": settings.suite, "primary": False, "n_arms": len(arms), "n_items": gains.n_items}
         slopes: dict[str, Slope | None] = {}
         departures: dict[str, Departure | None] = {}
         inflation, r2 = [], None
+        if fit.kind == "dimensions":
+            by_arm = [deltas[tuple(arm.words.values())] for arm in arms]
+            terms = np.array([[row[f"delta_{name}"] for name in DIMENSIONS] for row in by_arm])
+            slopes = _dimensions(fit, terms, settings.models)
+        else:
+            sides = {side: [known[arm.chosen, arm.rejected] / PER for arm in arms] for side, known in accuracy.items()}
         if fit.kind == "trend":
             delta = np.subtract(sides["chosen"], sides["rejected"])
             degrees = {"generator_delta": 1, "curvature": 2}
@@ -112,10 +117,6 @@ def tabulate_regressions(
             names = [arm.chosen for arm in arms], [arm.rejected for arm in arms]
             departures["additivity"] = gains.departure(additive(*names))
             terms = np.array(list(sides.values())).T
-        else:
-            by_arm = [deltas[tuple(arm.words.values())] for arm in arms]
-            terms = np.array([[row[f"delta_{name}"] for name in DIMENSIONS] for row in by_arm])
-            slopes = _dimensions(fit, terms, settings.models)
         if fit.kind != "trend" and len(arms) > terms.shape[1] + 1:
             plane = LeastSquares(terms, gains.estimates)
             inflation, r2 = plane.inflation, plane.r2

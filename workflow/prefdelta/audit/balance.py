@@ -1,6 +1,7 @@
 """Balance: whether arms that are compared differ in more than what they are to differ in: prompts and traces."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,6 @@ import polars as pl
 from prefdelta.audit.settings import BalancedArm, BalanceSettings
 from prefdelta.measure.intervals import Array
 from prefdelta.pairs.off_policy import logp_per_token
-from prefdelta.run.errors import PrefdeltaError
 from prefdelta.study.dimensions import CRITERIA
 from prefdelta.study.lattice import SIDES, Cell, PairSet
 from prefdelta.tables.check import Table
@@ -32,10 +32,6 @@ COVARIATES = {  # name -> unit
 }
 
 
-class BalanceError(PrefdeltaError):
-    """There is nothing to compare: the message names the file."""
-
-
 class Balance(Table):
     """Means of what compared arms may differ in, besides what they are to differ in. Key: experiment, arm, versus, covariate.
 
@@ -45,7 +41,8 @@ class Balance(Table):
     share of wrong answers to a pair's prompt; a trace is ``well_formed`` that ended by itself and whose answer could be
     extracted. ``chosen_logp`` and ``rejected_logp``: log-probability of a token under the untuned policy, by a trace's mean (the
     lower, the more off-policy); left out where it is not stored of every trace. Numbers of pairs, and of their distinct prompts,
-    are those of one seed, on average; a pair with an answer that could not be graded is left out.
+    are those of one seed, on average; a pair with an answer that could not be graded is left out. Of pairs none of which is
+    graded, as where no prompt has a right answer, all count, and what correctness tells is left out.
     """
 
     experiment: str
@@ -157,10 +154,7 @@ def _moments(pairs: Path, traces: tuple[Path, ...], references: tuple[tuple[Path
     ids = ["pair_id", "prompt_id", "chosen_trace_id", "rejected_trace_id"]
     chosen, rejected = (pl.col(f"{side}_tokens").clip(lower_bound=1) for side in SIDES)
     parts = []
-    for batch in read_batches(pairs, Pairs, [*ids, *(name for name in COVARIATES if name not in computed)]):
-        batch = batch.drop_nulls(["chosen_correct", "rejected_correct"])
-        if batch.is_empty():
-            continue
+    for batch in _graded(pairs, [*ids, *(name for name in COVARIATES if name not in computed)]):
         frame = batch.join(difficulty, on="prompt_id", how="left", maintain_order="left").with_columns(
             log_length_ratio=(chosen / rejected).log(),
             chosen_well_formed=~pl.col("chosen_trace_id").is_in(malformed),
@@ -171,11 +165,19 @@ def _moments(pairs: Path, traces: tuple[Path, ...], references: tuple[tuple[Path
             frame = frame.join(own, on=f"{side}_trace_id", how="left")
         values = frame.select(pl.col(list(COVARIATES)).cast(pl.Float64).fill_null(np.nan)).to_numpy()
         parts.append(Moments(len(values), values.mean(axis=0), values.var(axis=0)))
-    if not parts:
-        raise BalanceError(
-            f"{pairs} has no pair whose answers are both graded: see its columns `chosen_correct`, `rejected_correct`"
-        )
     return mixture(parts, [part.n for part in parts])
+
+
+def _graded(pairs: Path, columns: list[str]) -> Iterator[pl.DataFrame]:
+    """The pairs whose answers are both graded, in batches; all pairs where there is none."""
+    none = True
+    for batch in read_batches(pairs, Pairs, columns):
+        graded = batch.drop_nulls(["chosen_correct", "rejected_correct"])
+        if not graded.is_empty():
+            none = False
+            yield graded
+    if none:
+        yield from read_batches(pairs, Pairs, columns)
 
 
 @cache

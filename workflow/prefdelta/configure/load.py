@@ -100,6 +100,7 @@ def _key(place: tuple[int | str, ...], config: Any) -> tuple[str, bool]:
 
 # What pydantic calls members of unions and keys of mappings in the place of an error.
 MEMBERS = {"[key]", "constrained-int", "int", "CorpusSource", "BenchmarkSource", "HubModel", "MicroworldModel"}
+MEMBERS |= {"OwnPrompts", "OwnItems"}
 MEMBERS |= {"CheckpointGenerator", "OpenAIGenerator", "DatasetGenerator", "microworld", "url", "vllm", "transformers", "file"}
 
 

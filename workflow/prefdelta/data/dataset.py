@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefdelta.run.errors import PrefdeltaError
-from prefdelta.study.sources import Source
+from prefdelta.study.sources import FORMATS, SEPARATORS, Source
 
 if TYPE_CHECKING:
     import datasets
@@ -15,7 +15,6 @@ log = logging.getLogger(__name__)
 
 MOST_EMPTY = 0.05  # the share of a set's rows that may be left out since they lack something
 SHOWN = 5
-READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
 
 
 class DatasetError(PrefdeltaError):
@@ -36,20 +35,22 @@ def load_rows(source: Source, columns: Iterable[str] = (), needed: Iterable[str]
         split = split.select_columns(columns)
     rows: list[dict[str, Any]] = split.to_list()
     needed = list(needed)
-    return whole_rows(rows, source, lambda row: [name for name in needed if is_empty(row[name])], ", ".join(needed))
+    what = f"have nothing in {', '.join(needed)}"
+    return whole_rows(rows, source, lambda row: [name for name in needed if is_empty(row[name])], what)
 
 
 def whole_rows(
-    rows: list[dict[str, Any]], source: Source, lacking: Callable[[dict[str, Any]], list[str]], needed: str
+    rows: list[dict[str, Any]], source: Source, faults_of: Callable[[dict[str, Any]], list[str]], what: str
 ) -> list[dict[str, Any]]:
-    """Those of ``rows`` that lack nothing: the others are left out with a warning, which names what ``lacking`` tells of them.
+    """Those of ``rows`` without faults: the others are left out with a warning, which says ``what`` is wrong, and names their
+    faults.
 
     Raises DatasetError where more than a share `MOST_EMPTY` would be left out.
     """
-    faults = {number: names for number, row in enumerate(rows, 1) if (names := lacking(row))}
+    faults = {number: names for number, row in enumerate(rows, 1) if (names := faults_of(row))}
     if faults:
         shown = ", ".join(f"row {number} ({', '.join(names)})" for number, names in list(faults.items())[:SHOWN])
-        said = f"{len(faults)} of {len(rows)} rows of {_name(source)} have nothing in {needed}: {shown}"
+        said = f"{len(faults)} of {len(rows)} rows of {_name(source)} {what}: {shown}"
         if len(faults) > MOST_EMPTY * len(rows):
             raise DatasetError(f"{said}. These are too many to leave out: check the columns, the split and the revision")
         log.warning("%s%s; they are left out", said, "" if len(faults) <= SHOWN else " and more")
@@ -64,8 +65,8 @@ def is_empty(value: Any) -> bool:
 def load_split(source: Source, split: str | None = None, *, in_memory: bool = False) -> "datasets.Dataset":
     """One split of ``source`` (default: its ``split``).
 
-    A local file is parquet, json or jsonl. With ``files`` only these are read, and all of them are the split: for sets whose
-    loading needs a script, which `datasets` no longer runs. Raises DatasetError.
+    A local file is parquet, json or jsonl, or csv or tsv, of which every cell is a text. With ``files`` only these are read, and
+    all of them are the split: for sets whose loading needs a script, which `datasets` no longer runs. Raises DatasetError.
     """
     import datasets  # where it is used: what grades answers loads no data
 
@@ -74,11 +75,15 @@ def load_split(source: Source, split: str | None = None, *, in_memory: bool = Fa
     try:
         if source.files or local.is_file():
             paths = [local] if local.is_file() else _files(source)
-            readers = {READERS.get(path.suffix) for path in paths}
-            if len(readers) != 1 or None in readers:
-                raise DatasetError(f"{_name(source)}: files must be all parquet or all json: {', '.join(map(str, paths))}")
+            kinds = {FORMATS.get(path.suffix) for path in paths}
+            if len(kinds) != 1 or None in kinds:
+                named = f"all {', all '.join(dict.fromkeys(FORMATS.values()))}"
+                raise DatasetError(f"{_name(source)}: files must be {named}: {', '.join(map(str, paths))}")
+            kind = str(kinds.pop())
+            if kind in SEPARATORS:
+                return _texts(paths, SEPARATORS[kind])
             data_files = {"train": [str(path) for path in paths]}
-            return datasets.load_dataset(readers.pop(), data_files=data_files, split="train", keep_in_memory=in_memory)
+            return datasets.load_dataset(kind, data_files=data_files, split="train", keep_in_memory=in_memory)
         return datasets.load_dataset(
             source.repo, name=source.config, revision=source.revision, split=split, keep_in_memory=in_memory
         )
@@ -88,6 +93,21 @@ def load_split(source: Source, split: str | None = None, *, in_memory: bool = Fa
     # system raise OSErrors.
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DatasetError(f"{_name(source, split)} can't be read: {error} ({_remedy(error, source.repo)})") from error
+
+
+def _texts(paths: list[Path], separator: str) -> "datasets.Dataset":
+    """The rows of ``paths``, every cell a text: `datasets` would read 007 as 7, and NA as nothing. Raises DatasetError."""
+    import datasets
+    import polars as pl
+
+    try:
+        frames = [pl.read_csv(path, separator=separator, infer_schema=False) for path in paths]
+        return datasets.Dataset.from_polars(pl.concat(frames))
+    except pl.exceptions.PolarsError as error:
+        raise DatasetError(
+            f"{', '.join(map(str, paths))} can't be read: {str(error).splitlines()[0]} (the first line has the columns' names, "
+            f"separated by {separator!r}; no line has more cells than that, and a cell with that or a line break is in quotes)"
+        ) from error
 
 
 def _files(source: Source) -> list[Path]:

@@ -74,7 +74,7 @@ class Results(Table):
     n_steps: int = pa.Field(nullable=True, gt=0)
     n_chosen_truncated: int = pa.Field(nullable=True, ge=0)
     n_rejected_truncated: int = pa.Field(nullable=True, ge=0)
-    generator_delta: float = pa.Field(ge=-100, le=100)
+    generator_delta: float = pa.Field(nullable=True, ge=-100, le=100)
     mean_delta: float = _delta()
     correct_delta: float = pa.Field(nullable=True, ge=-100, le=100)
     n_identical: int = pa.Field(ge=0)

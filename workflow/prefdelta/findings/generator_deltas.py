@@ -21,6 +21,7 @@ from prefdelta.tables.stages import Traces
 class GeneratorDeltas(Table):
     """Generator-level delta of every (chosen, rejected) on the same prompts: in accuracy (points), or in mean rating.
 
+    Without accuracy where no prompt has a right answer.
     ``n_ungraded``: traces of both that could not be graded, and so are left out of accuracy (of ratings none is).
     """
 
@@ -55,6 +56,8 @@ def tabulate_generator_deltas(
             ungraded = sum(int(accuracies[draw]["ungraded"].sum()) for side in (chosen, rejected) for draw in generators[side])
             for quantity in ("accuracy", *CRITERIA):
                 scores = both.select(a=quantity, b=f"{quantity}_rejected").drop_nulls()
+                if scores.is_empty():  # prompts without right answers have no accuracy
+                    continue
                 differences = (scores["a"] - scores["b"]).to_numpy()
                 rows.append(
                     {
@@ -74,16 +77,17 @@ def tabulate_generator_deltas(
 
 def accuracy_deltas(
     traces: Mapping[str, Path], draws: Mapping[str, Sequence[str]], arms: Sequence[ArmSettings]
-) -> dict[tuple[str, str], float]:
-    """(chosen, rejected) of ``arms`` -> their delta in accuracy (points), as `tabulate_generator_deltas` has it.
+) -> dict[tuple[str, str], float | None]:
+    """(chosen, rejected) of ``arms`` -> their delta in accuracy (points), as `tabulate_generator_deltas` has it; else None.
 
     ``traces`` are by draw; ``draws``: generator -> its draws.
     """
     known = {name: pooled([accuracy_by_prompt(traces[draw]) for draw in several]) for name, several in draws.items()}
-    found = {}
+    found: dict[tuple[str, str], float | None] = {}
     for chosen, rejected in dict.fromkeys((arm.chosen, arm.rejected) for arm in arms):
         both = on_same_prompts(known[chosen], known[rejected])
-        found[chosen, rejected] = float((both["accuracy"] - both["accuracy_rejected"]).drop_nulls().to_numpy().mean())
+        differences = (both["accuracy"] - both["accuracy_rejected"]).drop_nulls().to_numpy()
+        found[chosen, rejected] = float(differences.mean()) if len(differences) else None
     return found
 
 

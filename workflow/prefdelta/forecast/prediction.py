@@ -201,8 +201,9 @@ def _regrets(choices: Choices, shown: NDArray[np.intp], guess: Array, deltas: Ar
     if not sets:
         return NO_CHOICE
     regret = choices.regret(sets, guess)
-    others = [choices.regret(sets, other).estimate for other in (np.zeros(len(guess)), deltas)]
-    found = (regret.estimate, regret.ci_low, regret.ci_high, *others)
+    at_random = choices.regret(sets, np.zeros(len(guess))).estimate
+    by_delta = choices.regret(sets, deltas).estimate if np.isfinite(deltas).all() else None
+    found = (regret.estimate, regret.ci_low, regret.ci_high, at_random, by_delta)
     return {"n_choices": len(sets), **dict(zip(REGRETS, found, strict=True))}
 
 
@@ -232,10 +233,11 @@ def prediction_lines(splits: pl.DataFrame) -> list[str]:
         r2, rank, rmse = ("unknown" if row[name] is None else f"{row[name]:.2f}" for name in ("r2", "spearman", "rmse"))
         line = f"{row['split']}: R² {r2}, rank correlation {rank}, root mean square error {rmse} points, {row['n_arms']} arms"
         if row["regret"] is not None:
+            by_delta = row["regret_by_generator_delta"]
             line += (
                 f"; the arm that it puts first is {row['regret']:.1f} [{row['regret_low']:.1f}, {row['regret_high']:.1f}] points "
                 f"below the best (at random {row['regret_at_random']:.1f}, by generator-level delta alone "
-                f"{row['regret_by_generator_delta']:.1f})"
+                f"{'unknown' if by_delta is None else format(by_delta, '.1f')})"
             )
         lines.append(line + (f"; predicted by {row['predictor']}" if row["predictor"] else ""))
     return lines

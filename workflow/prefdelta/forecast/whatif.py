@@ -80,7 +80,7 @@ class WhatIf(OfArms):
     rejected_correct: float = pa.Field(nullable=True, ge=0, le=1)
     chosen_truncated: float = pa.Field(nullable=True, ge=0, le=1)
     rejected_truncated: float = pa.Field(nullable=True, ge=0, le=1)
-    generator_delta: float
+    generator_delta: float = pa.Field(nullable=True)
     generator_delta_overall: float = pa.Field(nullable=True)
     base_accuracy: float = pa.Field(nullable=True, ge=0, le=100)
     training_hours: float = pa.Field(nullable=True, ge=0)
@@ -134,7 +134,7 @@ def tabulate_whatif(
                 "n_seeds": len(cells),
                 **means,
                 "n_evaluation_tokens": written[arm.policy],
-                "generator_delta": deltas[*sides, "accuracy"],
+                "generator_delta": deltas.get((*sides, "accuracy")),
                 "generator_delta_overall": deltas[*sides, "overall"],
                 "base_accuracy": base.get(arm.policy),
                 **_cost(settings.cost, means["n_training_tokens"] * len(cells), written[arm.policy] * len(cells)),

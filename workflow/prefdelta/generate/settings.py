@@ -8,7 +8,7 @@ from prefdelta.study.endpoints import UrlEndpoint, VllmEndpoint
 from prefdelta.study.models import Inference
 from prefdelta.study.run import ModelRun, RequestsRun
 from prefdelta.study.sampling import Sampling
-from prefdelta.study.sources import BenchmarkSource, CorpusSource, Source
+from prefdelta.study.sources import ItemsSource, PromptsSource, Source
 from prefdelta.study.strict import Strict
 
 
@@ -16,7 +16,7 @@ class ItemsSettings(Strict):
     """Of `make_items`: a task of the micro-world has a number of problems, any other a source."""
 
     split: str
-    tasks: dict[str, int | BenchmarkSource]
+    tasks: dict[str, int | ItemsSource]
     operations: tuple[int, int] | None
     seed: int
 
@@ -24,7 +24,7 @@ class ItemsSettings(Strict):
 class PromptsSettings(Strict):
     """Of `make_prompts`. ``ngram``: words in a row that a prompt may not share with an item."""
 
-    tasks: dict[str, int | CorpusSource]
+    tasks: dict[str, int | PromptsSource]
     operations: tuple[int, int] | None
     seed: int
     ngram: int

@@ -65,7 +65,7 @@ def candidates(pairs: pl.LazyFrame, selection: Selection, seed: str) -> pl.LazyF
     ``seed`` holds the judge's name, too: random controls of several judges are draws of their own, and what is compared with
     them does not share their luck.
     """
-    if selection.kind in (*STRATA, "matched", "right_over_wrong") or selection.within in ("correctness", "both_correct"):
+    if selection.reads_correctness:
         pairs = pairs.drop_nulls(["chosen_correct", "rejected_correct"])
     if selection.reads_references:
         pairs = pairs.drop_nulls(["chosen_logp", "rejected_logp"])

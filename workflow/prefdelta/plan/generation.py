@@ -21,7 +21,7 @@ from prefdelta.study.generators import CheckpointGenerator, DatasetGenerator, Op
 from prefdelta.study.models import HubModel
 from prefdelta.study.run import RequestsRun
 from prefdelta.study.sampling import Sampling
-from prefdelta.study.sources import BenchmarkSource
+from prefdelta.study.sources import BenchmarkSource, OwnItems
 from prefdelta.study.study import Study
 
 
@@ -122,7 +122,7 @@ def _evaluation(study: Study, model: str, manifest: str, temperatures: Sequence[
         task: source.samples
         for suite in study.suites.values()
         for task, source in suite.items()
-        if isinstance(source, BenchmarkSource) and source.samples
+        if isinstance(source, BenchmarkSource | OwnItems) and source.samples
     }
     content = {
         "backend": _checkpoint(study, model, study.backend),

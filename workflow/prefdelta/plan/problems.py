@@ -6,7 +6,7 @@ from pathlib import Path
 from prefdelta.generate.settings import ItemsSettings, PromptsSettings
 from prefdelta.plan.job import Job
 from prefdelta.study import paths
-from prefdelta.study.sources import BenchmarkSource, Source
+from prefdelta.study.sources import BenchmarkSource, ProblemsSource, Source
 from prefdelta.study.study import Study
 from prefdelta.tasks import module_name
 
@@ -35,7 +35,8 @@ def _task_folders(tasks: Mapping[str, int | Source]) -> list[str | None]:
 def _data(tasks: Mapping[str, int | Source]) -> list[str]:
     """The local files that sources name."""
     repos = [source.repo for source in tasks.values() if isinstance(source, Source)]
-    return local_files(*repos, *_task_folders(tasks))
+    examples = [source.examples for source in tasks.values() if isinstance(source, ProblemsSource)]
+    return local_files(*repos, *examples, *_task_folders(tasks))
 
 
 def suites(study: Study) -> list[str]:

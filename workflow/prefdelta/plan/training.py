@@ -56,6 +56,8 @@ def train_policy(study: Study, words: Mapping[str, str]) -> Job:
     cell = Cell(**{name: words[name] for name in Cell.__dataclass_fields__ if name != "seed"}, seed=int(words["seed"]))
     ratings = {side: paths.RATINGS.format(**words, generator=words[side]) for side in SIDES}
     references = {side: reference_file(study, words["policy"], recipe, words[side]) for side in SIDES if recipe.has_reference}
+    # Of prompts without right answers no answer can be graded.
+    gates = study.gates.model_copy(update={"ungraded": 1.0}) if study.unanswered else study.gates
     settings = PolicySettings(
         study=study.study,
         recipe=recipe,
@@ -73,5 +75,5 @@ def train_policy(study: Study, words: Mapping[str, str]) -> Job:
             "references": references,
         },
         settings,
-        PolicyRun(training=run, gates=study.gates),
+        PolicyRun(training=run, gates=gates),
     )

@@ -1,19 +1,19 @@
 """Checks across the sections of a study: names that must exist, and what must fit together. Each gives messages."""
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from prefdelta.study.endpoints import ServedEndpoint, TransformersEndpoint, VllmEndpoint
-from prefdelta.study.experiments import RESERVED
+from prefdelta.study.experiments import BY_ACCURACY, RESERVED
 from prefdelta.study.generators import CheckpointGenerator, DatasetGenerator, OpenAIGenerator
 from prefdelta.study.models import N_OPERATIONS, HubModel, MicroworldModel
 from prefdelta.study.run import RequestsRun
 from prefdelta.study.selections import SelectionError, draw_for_seed
-from prefdelta.study.sources import BENCHMARKS, CORPORA, DOMAINS, BenchmarkSource
+from prefdelta.study.sources import BENCHMARKS, CORPORA, DOMAINS, FORMATS, BenchmarkSource, ProblemsSource
 
 if TYPE_CHECKING:
     from prefdelta.study.study import Study
@@ -94,12 +94,33 @@ def models_write_what_is_read(study: "Study") -> Iterator[str]:
                 yield f"judges.{name}.endpoint.model: '{served}' writes traces, not ratings"
 
 
-def folders_exist(study: "Study") -> Iterator[str]:
-    """Folders that could be nothing else are there."""
+def places_exist(study: "Study") -> Iterator[str]:
+    """Folders, and files of problems of one's own, that could be nothing else are there."""
     for suite, tasks in study.suites.items():
         for task, source in tasks.items():
             if isinstance(source, BenchmarkSource) and source.include_path and not Path(source.include_path).is_dir():
                 yield f"suites.{suite}.{task}.include_path: {source.include_path} is no folder"
+    for key, own in study.own_problems.items():
+        files = {"examples": Path(own.examples)} if own.examples else {}
+        if Path(own.repo).suffix in FORMATS and not own.files:  # else it may be a folder, or on the hub
+            files["repo"] = Path(own.repo)
+        for name, file in files.items():
+            if not file.is_file():
+                there = map(str, file.parent.iterdir()) if file.parent.is_dir() else []
+                yield f"{key}.{name}: there is no file {file}{nearest(str(file), there)}"
+
+
+def columns_fit(source: ProblemsSource, found: Sequence[str], *, worked: bool = False) -> Iterator[str]:
+    """What a file of problems of one's own, or of ``worked`` examples, lacks that has the columns ``found``."""
+    there = f"but {', '.join(found)}"
+    for key, column in source.columns.items():
+        if column not in found and not (worked and key == "id"):
+            yield f"columns.{key}: there is no column '{column}', {there}{nearest(column, found)}"
+    needed = [["problem", "messages"], *([["choices"]] if source.answer_type == "choice" else [])]
+    needed += [["answer"]] if worked or source.answer_type != "none" else []
+    for keys in needed:
+        if not {*source.columns, *found} & {*keys}:
+            yield f"columns.{keys[0]}: say which column it is: there is no column {' or '.join(keys)}, {there}"
 
 
 def tasks_have_problems(study: "Study") -> Iterator[str]:
@@ -116,10 +137,17 @@ def tasks_have_problems(study: "Study") -> Iterator[str]:
     sections = {"prompts": study.prompts} | {f"suites.{name}": suite for name, suite in study.suites.items()}
     for key, by_task in sections.items():
         training = key == "prompts"
-        known = [*DOMAINS, *(CORPORA if training else (*BENCHMARKS, "lm_eval:{task}"))]
-        yield from _named(key, [task for task in by_task if training or not task.startswith("lm_eval:")], known)
-        for task, source in by_task.items():
-            if (task in DOMAINS) != isinstance(source, int):
+        known = [*DOMAINS, *(CORPORA if training else (*BENCHMARKS, "lm_eval:{task}")), "any other name with `answer_type`"]
+        own = {task: source for task, source in by_task.items() if isinstance(source, ProblemsSource)}
+        others = [task for task in by_task if task not in own]
+        yield from _named(key, [task for task in others if training or not task.startswith("lm_eval:")], known)
+        for task, source in own.items():
+            if task in (*DOMAINS, *BENCHMARKS, *CORPORA) or task.startswith("lm_eval:"):
+                yield f"{key}.{task}: the name of a task with a reader of its own; choose another for problems of your own"
+            if not training and source.answer_type == "none":
+                yield f"{key}.{task}.answer_type: a suite needs right answers; only `prompts` can be without (none)"
+        for task in others:
+            if (task in DOMAINS) != isinstance(by_task[task], int):
                 yield f"{key}.{task}: {'a number of problems' if task in DOMAINS else 'a source with `repo`'} is needed"
     if "train" in study.suites:
         yield "suites.train: 'train' is the split of the training prompts; choose another name"
@@ -143,6 +171,12 @@ def experiments_can_be_made(study: "Study") -> Iterator[str]:
     for name, experiment in study.experiments.items():
         if name in RESERVED:
             yield f"experiments.{name}: the name is taken by a table that every study has"
+        if experiment.figure in BY_ACCURACY and not study.knows_correctness:
+            yield (
+                f"experiments.{name}.figure: a {experiment.figure} is by the accuracies of generators, and no training prompt "
+                f"has a right answer (`answer_type: none` of {', '.join(study.unanswered)}): choose bars, sweep, steps, recipes "
+                "or profile, or give right answers"
+            )
         for word in ("chosen", "rejected", "policy", "method", "judge"):
             yield from _named(f"experiments.{name}.{word}", getattr(experiment, word), study.choices(word))
         for chosen, rejected in experiment.pairs:
@@ -204,7 +238,7 @@ ALL: tuple[Callable[["Study"], Iterator[str]], ...] = (
     models_exist,
     models_write_what_is_read,
     tasks_have_problems,
-    folders_exist,
+    places_exist,
     experiments_can_be_made,
     run_settings_fit,
 )

@@ -29,6 +29,9 @@ RESERVED = (
 )
 
 
+BY_ACCURACY = ("ladder", "grid", "crossed")  # figures whose arms are told apart by the accuracy of their generators
+
+
 class Primary(Strict):
     """A comparison by the names of its arms in the tables: of ``arm`` with ``versus``."""
 

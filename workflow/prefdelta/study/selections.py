@@ -91,6 +91,12 @@ class Selection:
         return self.kind in STRATA or self.pools
 
     @property
+    def reads_correctness(self) -> bool:
+        """Whether it goes by which answers are right."""
+        by_kind = self.kind in (*STRATA, "matched", "right_over_wrong")
+        return by_kind or self.within in ("correctness", "both_correct")
+
+    @property
     def reads_references(self) -> bool:
         """Whether it goes by log-probabilities under the untuned policy."""
         return self.kind in ("largest_margin", "smallest_margin")

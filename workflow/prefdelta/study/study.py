@@ -1,5 +1,6 @@
 """The study: one configuration file as typed, validated settings."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +16,7 @@ from prefdelta.study.recipe import Gates, Recipe, Sweep
 from prefdelta.study.run import Run, TrainingRun
 from prefdelta.study.sampling import Evaluation, Sampling
 from prefdelta.study.selections import Selection, SelectionError, parse
-from prefdelta.study.sources import BenchmarkSource, CorpusSource
+from prefdelta.study.sources import ItemsSource, OwnPrompts, ProblemsSource, PromptsSource
 from prefdelta.study.strict import Count, Name, Strict
 
 
@@ -74,16 +75,16 @@ class Study(Strict):
         default={}, description="who writes the corpora that models of the micro-world are trained on"
     )
     models: dict[Name, Model] = Field(description="language models")
-    prompts: dict[str, Count | CorpusSource] = Field(
+    prompts: dict[str, Count | PromptsSource] = Field(
         min_length=1,
         description="training prompts by task: a number for a domain of the micro-world (`arithmetic`, `program`, `story`), a "
-        "source for `openr1`",
+        "source for `openr1`, a source with `answer_type` for problems of your own under any other name",
     )
-    suites: dict[Name, Annotated[dict[str, Count | BenchmarkSource], Field(min_length=1)]] = Field(
+    suites: dict[Name, Annotated[dict[str, Count | ItemsSource], Field(min_length=1)]] = Field(
         min_length=1,
         description="suite -> task -> evaluation items: a number, or a source for `math500`, `gsm8k`, `amc`, `aime`, "
-        "`theoremqa`, `mmlu_pro`, `livecodebench`, `lm_eval:{any of its tasks}`. Answers are about the last suite; a "
-        "suite's score is the mean over its tasks",
+        "`theoremqa`, `mmlu_pro`, `livecodebench`, `lm_eval:{any of its tasks}`, and with `answer_type` for problems of your own "
+        "under any other name. Answers are about the last suite; a suite's score is the mean over its tasks",
     )
     decontamination_ngram: Count = Field(
         default=8,
@@ -207,6 +208,29 @@ class Study(Strict):
         return {draw for name in self.generators for draw in self.draws(name)[1:]}
 
     @property
+    def own_problems(self) -> dict[str, ProblemsSource]:
+        """Key in the configuration -> problems of one's own."""
+        sections: dict[str, Mapping[str, object]] = {"prompts": self.prompts}
+        sections |= {f"suites.{name}": tasks for name, tasks in self.suites.items()}
+        return {
+            f"{key}.{task}": source
+            for key, tasks in sections.items()
+            for task, source in tasks.items()
+            if isinstance(source, ProblemsSource)
+        }
+
+    @property
+    def unanswered(self) -> list[str]:
+        """The training prompts without right answers, by their names."""
+        return [task for task, source in self.prompts.items() if isinstance(source, OwnPrompts) and source.answer_type == "none"]
+
+    @property
+    def knows_correctness(self) -> bool:
+        """Whether there are traces of which it is known whether they are right: by a right answer, or the marks of a data set."""
+        marked = any(isinstance(generator, DatasetGenerator) and generator.correct for generator in self.generators.values())
+        return marked or len(self.unanswered) < len(self.prompts)
+
+    @property
     def n_prompts(self) -> int:
         """Training prompts."""
         return sum(source if isinstance(source, int) else source.n for source in self.prompts.values())
@@ -223,6 +247,11 @@ class Study(Strict):
         if selection.k is not None and selection.k > n_most:
             unit = "prompts" if selection.crosses_samples else "pairs"
             raise SelectionError(f"'{name}' asks for {selection.k} {unit}, but this study has {n_most}")
+        if selection.reads_correctness and not self.knows_correctness:
+            raise SelectionError(
+                f"'{name}' goes by which answers are right, and no training prompt has a right answer (`answer_type: none` of "
+                f"{', '.join(self.unanswered)}): select by ratings or at random, or give right answers"
+            )
         if selection.reads_references and not any(recipe.has_reference for recipe in self.methods.values()):
             raise SelectionError(f"'{name}' goes by stored references, but no method of this study has any (dpo, kto)")
         return selection

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 
 from prefdelta.run.by_name import load
 from prefdelta.run.errors import PrefdeltaError
-from prefdelta.study.sources import DOMAINS, BenchmarkSource, CorpusSource
+from prefdelta.study.sources import BENCHMARKS, CORPORA, DOMAINS, BenchmarkSource, CorpusSource, OwnItems, OwnPrompts
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ Grade = tuple[str | None, bool | None]
 class Task(Protocol):
     """What every module of this package calls ``Task`` and builds as ``Task(name)``."""
 
-    def load(self, source: BenchmarkSource) -> list[dict[str, Any]]:
+    def load(self, source: BenchmarkSource | OwnItems) -> list[dict[str, Any]]:
         """The rows of ``source`` that are items of this task."""
 
     def render(self, row: dict[str, Any]) -> tuple[str, str]:
@@ -49,8 +49,11 @@ class Single(Protocol):
 
 
 def module_name(name: str) -> str:
-    """The module of this package that has the task ``name``; ``lm_eval:xyz`` is the task ``xyz`` of lm-eval."""
-    return "lm_eval" if name.startswith("lm_eval:") else "microworld" if name in DOMAINS else name
+    """The module of this package that has the task ``name``; ``lm_eval:xyz`` is the task ``xyz`` of lm-eval, any other name that
+    is not known one of problems of one's own."""
+    if name.startswith("lm_eval:"):
+        return "lm_eval"
+    return "microworld" if name in DOMAINS else name if name in (*BENCHMARKS, *CORPORA) else "own_problems"
 
 
 def find(name: str) -> Task:
@@ -64,7 +67,7 @@ def prompt_id(name: str, prompt: str) -> str:
     return hashlib.blake2b(f"{name}\n{prompt}".encode(), digest_size=8).hexdigest()
 
 
-def items(name: str, source: BenchmarkSource, split: str) -> list[dict[str, str]]:
+def items(name: str, source: BenchmarkSource | OwnItems, split: str) -> list[dict[str, str]]:
     """The items of the task ``name``: rows of the `Prompts` table of ``split``, sorted by prompt_id.
 
     Rows with the same prompt are one item. With ``source.n``, at most that many, chosen by a hash of their texts: a larger
@@ -93,14 +96,16 @@ def items(name: str, source: BenchmarkSource, split: str) -> list[dict[str, str]
 class Corpus(Protocol):
     """A task whose problems are trained on."""
 
-    def load(self, source: CorpusSource) -> list[dict[str, Any]]:
+    def load(self, source: CorpusSource | OwnPrompts) -> list[dict[str, Any]]:
         """The rows of ``source``."""
 
-    def filtered(self, rows: list[dict[str, Any]], source: CorpusSource) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    def filtered(
+        self, rows: list[dict[str, Any]], source: CorpusSource | OwnPrompts
+    ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
         """Problems that are kept (prompt_id, task, prompt, answer) and left out (prompt_id, task, prompt, reason, detail)."""
 
 
-def problems(name: str, source: CorpusSource) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+def problems(name: str, source: CorpusSource | OwnPrompts) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """The training problems of the corpus ``name`` that are fit, and those that are not (see `Corpus.filtered`)."""
     corpus = cast(Corpus, find(name))
     return corpus.filtered(corpus.load(source), source)

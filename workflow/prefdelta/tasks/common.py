@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import sympy
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
 from prefdelta.data.dataset import load_rows
@@ -55,6 +57,19 @@ def parsed(answer: str) -> tuple[Any, ...]:
 def equal(answer: str, reference: str) -> bool:
     """Whether two answers are the same by math-verify, whose rules for sets and rounding hold. It may never end."""
     return bool(verify(list(parsed(reference)), list(parsed(answer)), timeout_seconds=None))
+
+
+def real(text: str) -> float | None:
+    """The real number that math-verify reads in ``text``, None where it reads none. It may never end."""
+    expressions = [part for part in parsed(spelled(text)) if isinstance(part, sympy.Basic)]
+    if not expressions:
+        return None
+    stated = expressions[0].rhs if isinstance(expressions[0], sympy.Eq) else expressions[0]  # x = 3 states 3
+    try:
+        value = float(stated.doit().evalf())
+    except Exception:  # whatever sympy makes of a text that is no number
+        return None
+    return value if math.isfinite(value) else None
 
 
 class MathTask:

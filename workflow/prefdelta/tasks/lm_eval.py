@@ -188,7 +188,7 @@ class Task:
 def _whole(docs: list[dict[str, Any]], task: ConfigurableTask, source: BenchmarkSource, split: str) -> list[dict[str, Any]]:
     """Those of ``docs`` that are prompts, or examples in them, without a null. Raises DatasetError where many are not."""
     where = source.model_copy(update={"split": split})
-    return whole_rows(docs, where, lambda doc: _lacking(task, doc), "what prompts and answers are made of")
+    return whole_rows(docs, where, lambda doc: _lacking(task, doc), "have nothing in what prompts and answers are made of")
 
 
 def _lacking(task: ConfigurableTask, doc: dict[str, Any]) -> list[str]:

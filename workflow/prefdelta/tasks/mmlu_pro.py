@@ -81,6 +81,13 @@ def _boxed(content: str) -> str | None:
     return next(filter(None, found.groups())).upper() if found else None
 
 
+def lettered(question: str, options: Sequence[str]) -> str:
+    """``question`` with its ``options``, at most as many as `LETTERS`, a line each."""
+    return "\n".join(
+        [question.strip(), "", *(f"{letter}. {option.strip()}" for letter, option in zip(LETTERS, options, strict=False))]
+    )
+
+
 class Task:
     def __init__(self, name: str) -> None:
         self.name = name
@@ -91,11 +98,9 @@ class Task:
 
     def render(self, row: dict[str, Any]) -> tuple[str, str]:
         """The question with its lettered options; the reference is a letter. Raises TaskError where it names no option."""
-        options = dict(zip(LETTERS, row["options"], strict=False))
-        if row["answer"] not in options or len(row["options"]) > len(LETTERS):
+        if row["answer"] not in [*LETTERS[: len(row["options"])]] or len(row["options"]) > len(LETTERS):
             raise TaskError(f"{self.name}: the answer {row['answer']!r} is none of the options of {row['question']!r}")
-        lines = [row["question"].strip(), "", *(f"{letter}. {option.strip()}" for letter, option in options.items())]
-        return ask("\n".join(lines), INSTRUCTION), row["answer"]
+        return ask(lettered(row["question"], row["options"]), INSTRUCTION), row["answer"]
 
     def extract(self, response: str) -> str | None:
         r"""The letter of the last box, by itself or before its option's text, as in ``\boxed{C}``, ``\boxed{\text{(c)}}`` or

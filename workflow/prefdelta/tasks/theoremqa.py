@@ -11,11 +11,9 @@ import math
 import re
 from typing import Any
 
-import sympy
-
 from prefdelta.data.dataset import load_rows
 from prefdelta.study.sources import BenchmarkSource
-from prefdelta.tasks.common import MathTask, ask, parsed
+from prefdelta.tasks.common import MathTask, ask, real
 from prefdelta.tasks.latex import spelled
 
 log = logging.getLogger(__name__)
@@ -101,17 +99,7 @@ def expected(answer: str, kind: str) -> bool | str | list[float]:
 
 def number(text: str) -> float | None:
     """The real number that ``text`` states (a literal such as 1e-3, or LaTeX), None where it states none. It may never end."""
-    if (literal := _literal(text)) is not None:
-        return literal
-    expressions = [part for part in parsed(spelled(text)) if isinstance(part, sympy.Basic)]
-    if not expressions:
-        return None
-    stated = expressions[0].rhs if isinstance(expressions[0], sympy.Eq) else expressions[0]  # x = 3 states 3
-    try:
-        value = float(stated.doit().evalf())
-    except Exception:  # whatever sympy makes of a text that is no number
-        return None
-    return value if math.isfinite(value) else None
+    return real(text) if (literal := _literal(text)) is None else literal
 
 
 def _literal(text: str) -> float | None:
