@@ -170,7 +170,8 @@ def _lines(gains: pl.DataFrame, suites: list[str], x: str, label: str) -> Figure
         panel.minorticks_off()
         panel.set(xlabel=label, title=suite)
     panels[0].set_ylabel(GAIN_IN_TWO_LINES)
-    panels[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    if len(names) > 1:
+        panels[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return plot
 
 
@@ -214,7 +215,7 @@ def crossed(gains: pl.DataFrame) -> Figure:
             sides = f"{arm['chosen']} over {arm['rejected']} ({arm['generator_delta']:+.0f})"
             name = ", ".join([*(arm[word] for word in varying), sides])
             x = rows["mean_delta"] + apart * (index - (len(ordered) - 1) / 2)  # equal deltas would hide each other's intervals
-            y, colour, marker = rows["estimate"], plotting.colour(index), "osD^vP"[index % 6]
+            y, colour, marker = rows["estimate"], plotting.colour(index), plotting.mark(index)
             panel.errorbar(x, y, yerr=rows["standard_error"], fmt=f"{marker}-", ms=4, lw=1.4, capsize=2, color=colour, label=name)
         panel.axhline(0, color="black", lw=0.8)
         panel.set(xlabel="mean sample-level delta of the pairs (levels)", title=f"{decoding} answers")
