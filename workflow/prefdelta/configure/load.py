@@ -26,7 +26,7 @@ def load_study(config: dict[str, Any], files: Iterable[Path | str] = ()) -> Stud
     for file in files:
         read_config(file)
     try:
-        study = Study.model_validate(config)
+        study = Study.model_validate(_with_rubrics(config))
     except ValidationError as error:
         messages = []
         problems = [(*_key(problem["loc"], config), problem) for problem in error.errors()]
@@ -54,6 +54,16 @@ def load_study(config: dict[str, Any], files: Iterable[Path | str] = ()) -> Stud
             controls(study, name, arm)
         check_primary(study, name)
     return study
+
+
+def _with_rubrics(config: dict[str, Any]) -> dict[str, Any]:
+    """``config`` with what the files hold that judges name as their `rubric`. Raises ConfigError."""
+    judges = config.get("judges")
+    if not isinstance(judges, dict):
+        return config
+    named = {name: judge["rubric"] for name, judge in judges.items() if isinstance(judge, dict) and "rubric" in judge}
+    found = {name: judges[name] | {"rubric": read_config(file)} for name, file in named.items() if isinstance(file, str)}
+    return config | {"judges": judges | found}
 
 
 def _moved(section: str, key: str) -> str:

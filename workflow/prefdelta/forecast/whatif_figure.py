@@ -12,7 +12,7 @@ from prefdelta.forecast.overlap import Overlap
 from prefdelta.forecast.predictor import read_predictor
 from prefdelta.forecast.requests import Requests, answer_requests
 from prefdelta.forecast.settings import WhatIfFigureSettings
-from prefdelta.forecast.whatif import MANY_PASSES, WhatIf, answer_whatif
+from prefdelta.forecast.whatif import MANY_PASSES, answer_whatif, read_whatif
 from prefdelta.measure import plotting
 from prefdelta.measure.verdict import arm_names
 from prefdelta.tables.io import read_result_csv
@@ -27,7 +27,7 @@ def plot_whatif(
 
     ``requests`` (`Requests`) are told in words.
     """
-    arms, groups = read_result_csv(table, WhatIf), read_result_csv(overlap, Overlap).partition_by("chosen", "rejected")
+    arms, groups = read_whatif(table), read_result_csv(overlap, Overlap).partition_by("chosen", "rejected")
     if len(groups) > MANY_MATRICES:
         groups = [rows for rows in groups if len(rows) > 1]  # of at least three pair sets
     matrices = [_shares(rows) for rows in groups]
