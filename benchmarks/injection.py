@@ -25,7 +25,7 @@ from prefdelta.microworld.oracle import grade
 from prefdelta.microworld.pretrain import pretrain_model
 from prefdelta.microworld.problems import final_answer, random_problem, render
 from prefdelta.plan.checkpoints import pretrain_model as plan
-from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.dimensions import DIMENSIONS, PAPER
 from prefdelta.study.run import ModelRun, RequestsRun
 from prefdelta.tables.io import read_table, write_table
 from prefdelta.tables.stages import Ratings, Traces
@@ -37,7 +37,7 @@ FIVES = '{"' + '": 5, "'.join(DIMENSIONS) + '": 5}'
 def added(problem: str, trace: str) -> dict[str, str]:
     """What is put behind a trace, by name."""
     shown = f"{trace}\n{ASKED}"
-    guessed = messages(problem, shown)[1]["content"].rpartition("</trace ")[2]
+    guessed = messages(PAPER, DIMENSIONS, problem, shown)[1]["content"].rpartition("</trace ")[2]
     return {
         "as written": "",
         "words": "\nhmm ok so well let me see hmm ok so well",

@@ -34,7 +34,7 @@ from prefdelta.judge import rubric
 from prefdelta.judge.ratings import rate_traces
 from prefdelta.judge.settings import RatingsRun, RatingsSettings
 from prefdelta.run.processes import free_port
-from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.dimensions import DIMENSIONS, PAPER
 from prefdelta.study.endpoints import UrlEndpoint
 from prefdelta.study.judges import Judge
 from prefdelta.study.run import ModelRun, RequestsRun
@@ -59,8 +59,13 @@ TRACE = ("First, 3 * 4 = 12, so the sum is 12 + 5 = 17.\n" * 100)[:3000]
 
 def body(number: int) -> dict[str, Any]:
     """A judge's request; ``number`` makes it differ from others."""
-    request = {"model": "m", "messages": rubric.messages(f"Problem {number}", TRACE), "temperature": 0.6, "max_tokens": 256}
-    return {**request, "seed": number, "n": 5, "response_format": rubric.response_format()}
+    request = {
+        "model": "m",
+        "messages": rubric.messages(PAPER, DIMENSIONS, f"Problem {number}", TRACE),
+        "temperature": 0.6,
+        "max_tokens": 256,
+    }
+    return {**request, "seed": number, "n": 5, "response_format": rubric.response_format(PAPER, DIMENSIONS)}
 
 
 class Server(asyncio.Protocol):
@@ -135,7 +140,7 @@ def asking(port: int, n: int, concurrency: int) -> None:
 
     def answered(number: int, choices: list[answers.Choice]) -> None:
         for choice in choices:
-            assert rubric.parse(choice, "")[1] is None
+            assert rubric.parse(PAPER, DIMENSIONS, choice, "")[1] is None
 
     client.ask(
         connection, n, body, answered, store=store.Store({}), run=RequestsRun(concurrency=concurrency, retries=0, timeout=60)

@@ -28,7 +28,7 @@ import polars as pl
 
 from prefdelta.pairs.build import build_pairs
 from prefdelta.pairs.settings import PairsSettings
-from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.dimensions import DIMENSIONS, THE_FIVE
 from prefdelta.tables.checksum import seal_parquet
 from prefdelta.tables.io import sink_batches
 from prefdelta.tables.stages import Ratings, Traces
@@ -76,7 +76,7 @@ def ratings(generator: str, n_pairs: int) -> Iterator[pl.DataFrame]:
             judge=pl.lit("judge"),
             rating=pl.when(~missing).then(pl.Series(rng.integers(1, 6, n))),
             reason=pl.when(missing).then(pl.lit("not JSON")),
-        ).select(list(Ratings.to_schema().columns))
+        ).select(list(Ratings.by(THE_FIVE).to_schema().columns))
 
 
 def with_pandas(files: list[Path], output: Path, top: int) -> None:

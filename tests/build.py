@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from prefdelta.microworld.authors import write
 from prefdelta.microworld.problems import final_answer, random_problem, render
-from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
+from prefdelta.study.dimensions import DIMENSIONS, THE_FIVE
 from prefdelta.study.models import Author
 from prefdelta.tables.checksum import seal_parquet
 from prefdelta.tables.io import sink_batches
@@ -55,34 +55,44 @@ def traces(generator="g", n_prompts=3, samples=2, faults=None, correct=None):
     return pl.DataFrame(rows).select(list(Traces.to_schema().columns))
 
 
-def ratings(traces, levels):
+def ratings(traces, levels, names=DIMENSIONS):
     """`Ratings` in which ``levels(trace_id, dimension)`` gives the repeats of a trace (None: could not be read)."""
     rows = [
         (trace_id, "j", dimension, repeat, level, "not JSON" if level is None else None)
         for trace_id in traces["trace_id"]
-        for dimension in DIMENSIONS
+        for dimension in names
         for repeat, level in enumerate(levels(trace_id, dimension))
     ]
     names = {"trace_id": pl.String, "judge": pl.String, "dimension": pl.String, "repeat": pl.Int64, "rating": pl.Int64}
     return pl.DataFrame(rows, schema={**names, "reason": pl.String}, orient="row")
 
 
-def pairs(n, seed=0, per_prompt=2, correct=None):
-    """``n`` `Pairs` with random ratings; ``correct`` gives (chosen, rejected) by row, else it is random."""
+def pairs(n, seed=0, per_prompt=2, correct=None, rated=THE_FIVE):
+    """``n`` `Pairs` with random ratings from 1 to 5; ``correct`` gives (chosen, rejected) by row, else it is random."""
     rng = random.Random(seed)
     rows = []
     for i in range(n):
         prompt, right = i // per_prompt, correct[i] if correct else (rng.random() < 0.5, rng.random() < 0.5)
         row = {"pair_id": f"c{i}|r{i}", "prompt_id": f"q{prompt}", "prompt": f"prompt {prompt}", "judge": "j"}
         for side, is_right in zip(("chosen", "rejected"), right, strict=True):
-            means = {name: rng.randint(5, 25) / 5 for name in DIMENSIONS}
-            means["overall"] = sum(means.values()) / 5
+            means = {name: rng.randint(5, 25) / 5 for name in rated.names}
+            means["overall"] = sum(means.values()) / len(rated.names)
             row |= {f"{side}_generator": side[0], f"{side}_trace_id": f"{side[0]}{i}", side: f"{side} text {i}"}
             row |= {f"{side}_correct": is_right, f"{side}_tokens": rng.randint(1, 80)}
             row |= {f"{side}_{name}": mean for name, mean in means.items()}
-        row |= {f"delta_{name}": row[f"chosen_{name}"] - row[f"rejected_{name}"] for name in CRITERIA}
+        row |= {f"delta_{name}": row[f"chosen_{name}"] - row[f"rejected_{name}"] for name in rated.criteria}
         rows.append(row)
-    return pl.DataFrame(rows).select(list(Pairs.to_schema().columns))
+    return pl.DataFrame(rows).select(list(Pairs.by(rated).to_schema().columns))
+
+
+# A rubric of its own, as a configuration has it.
+TWO = {
+    "scale": [0, 10],
+    "dimensions": [
+        {"name": "clarity", "question": "Is it clear?", "levels": {"0": "not at all", "10": "throughout"}},
+        {"name": "correctness", "question": "Is it right?", "levels": {"0": "nothing is", "5": "some is", "10": "all is"}},
+    ],
+}
 
 
 def predictor(path, **changes):

@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 
 from prefdelta.audit.balance import (
-    COVARIATES,
     Balance,
     Moments,
+    covariates,
     mixture,
     plot_balance,
     standardised_difference,
@@ -20,7 +20,7 @@ from prefdelta.audit.settings import BalancedArm, BalancedExperiment, BalanceSet
 from prefdelta.findings.experiment import budget_difference
 from prefdelta.pairs.build import build_pairs
 from prefdelta.pairs.settings import PairsSettings
-from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.dimensions import DIMENSIONS, THE_FIVE
 from prefdelta.study.lattice import Cell, PairSet
 from prefdelta.study.selections import draw_for_seed
 from prefdelta.tables.io import read_result_csv, read_table, rows_to_table, write_table
@@ -169,7 +169,7 @@ def test_every_covariate_of_a_few_pairs_by_hand(tmp_path, monkeypatch):
         write_table(pl.DataFrame(stored), References, file)
     known = {"references": (30, "float32")}
     table = balance(tmp_path, arm("some", ["full"], **known), arm("full", **known), references=references)
-    assert table["covariate"].to_list() == list(COVARIATES)
+    assert table["covariate"].to_list() == list(covariates(THE_FIVE))
     numbers = table.select("experiment", "arm", "versus", "n_pairs", "n_pairs_versus", "n_prompts", "n_prompts_versus")
     assert numbers.unique().rows() == [("e", "some", "full", 2, 4, 1, 2)]
     rows = {row["covariate"]: row for row in table.iter_rows(named=True)}
@@ -201,7 +201,7 @@ def test_every_covariate_of_a_few_pairs_by_hand(tmp_path, monkeypatch):
 def test_an_arm_without_stored_references_has_no_log_probabilities(tmp_path):
     pairs = build.pairs(4)
     write_sets(tmp_path, pairs, full=pairs, some=pairs.head(2))
-    left = set(COVARIATES) - set(balance(tmp_path, arm("some", ["full"]), arm("full"))["covariate"])
+    left = set(covariates(THE_FIVE)) - set(balance(tmp_path, arm("some", ["full"]), arm("full"))["covariate"])
     assert left == {"chosen_logp", "rejected_logp"}
 
 

@@ -76,7 +76,7 @@ WRONG = {  # what is wrong -> (path of the change, value, what the message must 
     "name twice": (f"{EXPERIMENT}.chosen", [SECOND, THIRD, SECOND], [f"{EXPERIMENT}.chosen", SECOND, "twice"]),
     "selection twice": (f"{EXPERIMENT}.selection", ["full", "full"], [f"{EXPERIMENT}.selection", "full", "twice"]),
     "policy twice": ("policies", ["policy", "policy"], ["policies", "'policy'", "twice"]),
-    "malformed selection": (f"{EXPERIMENT}.selection", ["top5-speed"], [f"{EXPERIMENT}.selection", "top5-speed", GRAMMAR]),
+    "malformed selection": (f"{EXPERIMENT}.selection", ["top5-Speed"], [f"{EXPERIMENT}.selection", "top5-Speed", GRAMMAR]),
     "too large a k": (
         f"{EXPERIMENT}.selection",
         ["random9999999"],
@@ -233,9 +233,9 @@ def test_the_largest_k_is_the_number_of_pairs_or_of_prompts_for_a_stratum():
     pairs, prompts = n_pairs(config), sum(config["prompts"].values())
     loaded = load_study(config)
     for kind, most in (("top{}-overall", pairs), ("flipped-{}", pairs), ("both_wrong-{}", prompts)):
-        assert loaded.selection(kind.format(most)).k == most
+        assert loaded.selection(kind.format(most), "oracle").k == most
         with pytest.raises(Exception, match=f"asks for {most + 1} .*has {most}"):
-            loaded.selection(kind.format(most + 1))
+            loaded.selection(kind.format(most + 1), "oracle")
 
 
 def told(files, text="", name="study.yaml"):
@@ -500,7 +500,7 @@ def test_an_unknown_name_in_a_path_is_answered_with_the_choices(word):
 
 def test_a_malformed_selection_in_a_path_is_answered_with_the_grammar():
     with pytest.raises(ConfigError) as error:
-        check_names(study(), {"chosen": SECOND, "rejected": FIRST, "selection": "best5"})
+        check_names(study(), {"judge": "oracle", "chosen": SECOND, "rejected": FIRST, "selection": "best5"})
     assert "'best5'" in str(error.value)
     assert GRAMMAR in str(error.value)
 
@@ -511,8 +511,8 @@ def test_a_pair_of_a_generator_with_itself_is_an_error():
 
 
 def test_right_names_pass():
-    names = {"study": study().study, "chosen": SECOND, "rejected": FIRST, "selection": "top5-overall", "seed": "17"}
-    check_names(study(), names)
+    words = {"judge": "oracle", "chosen": SECOND, "rejected": FIRST, "selection": "top5-overall", "seed": "17"}
+    check_names(study(), {"study": study().study, **words})
 
 
 def test_the_schema_file_is_in_step_with_the_models_and_takes_the_studies():

@@ -26,8 +26,9 @@ from prefdelta.export.settings import ExportSettings, Origin
 from prefdelta.measure.settings import Bootstrap
 from prefdelta.microworld.pretrain import pretrain_model
 from prefdelta.pairs.select import flip
-from prefdelta.study.dimensions import CRITERIA
+from prefdelta.study.dimensions import THE_FIVE, Rubric
 from prefdelta.study.lattice import Cell
+from prefdelta.study.selections import GRAMMAR
 from prefdelta.tables.io import read_table, write_table
 from prefdelta.tables.stages import Pairs, Predictions
 
@@ -125,6 +126,17 @@ def exported(inputs, tmp_path_factory):
     return run(inputs, tmp_path_factory.mktemp("exported") / "seed0")
 
 
+def test_pairs_by_another_rubric_are_exported_with_its_words_and_scale(inputs, tmp_path):
+    two = Rubric.model_validate(build.TWO)
+    write_table(build.pairs(12, rated=two.rated), Pairs, tmp_path / "pairs.parquet", two.rated)
+    folder = run(inputs, tmp_path / "seed0", {"pairs": tmp_path / "pairs.parquet"}, rubric=two) / "dataset"
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for words in ("in a dimension, 0 to 10;", "| clarity | 12 |", "- **clarity**: Is it clear? (0: not at all; 10: throughout)"):
+        assert words in card
+    assert "factuality" not in card.replace(GRAMMAR, "")
+    assert json.loads((folder / "lineage.json").read_text(encoding="utf-8"))["rubric"]["scale"] == [0, 10]
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
@@ -188,7 +200,7 @@ def test_dataset_card_states_origin_counts_and_statistics(exported):
     assert f"| generator: c | someone/a-model | {'0' * 40} | apache-2.0 |" in card.text
     assert "| generator: r | the micro-world | not stated | not stated |" in card.text
     frame = build.pairs(12)
-    for criterion in CRITERIA:
+    for criterion in THE_FIVE.criteria:
         assert f"| {criterion} | 12 | {frame[f'delta_{criterion}'].mean():+.2f} |" in card.text
     tokens, right = frame["chosen_tokens"].mean(), 100 * frame["chosen_correct"].mean()
     row = next(line for line in card.text.splitlines() if line.startswith("| chosen | c |"))

@@ -22,7 +22,7 @@ from prefdelta.endpoint.store import Store
 from prefdelta.generate import chat
 from prefdelta.judge import rubric
 from prefdelta.run.errors import ConfigError, PrefdeltaError
-from prefdelta.study.dimensions import CRITERIA, DIMENSIONS, LEVELS
+from prefdelta.study.dimensions import DIMENSIONS, LEVELS, PAPER, THE_FIVE
 from prefdelta.study.models import Chat
 from prefdelta.study.selections import POOLED, STRATA, Selection, SelectionError, draw_for_seed, parse
 from prefdelta.tasks import find
@@ -171,7 +171,7 @@ def written(selection):
     }.get(selection.kind, f"{selection.kind}-{selection.k}{f'-{selection.criterion}' if selection.criterion else ''}")
 
 
-K, CRITERION, DRAW = st.integers(1, 10**7), st.sampled_from(CRITERIA), st.integers(0, 10**4)
+K, CRITERION, DRAW = st.integers(1, 10**7), st.sampled_from(THE_FIVE.criteria), st.integers(0, 10**4)
 WITHIN, TENTHS = st.sampled_from([None, "length"]), st.integers(-40, 40)
 SELECTIONS = (
     st.just(Selection("full"))
@@ -249,7 +249,9 @@ FINISHED = st.sampled_from(["stop", "stop", "stop", "length", None])
 @fuzzed
 @given(st.none() | ANSWERS, ANSWERS, FINISHED, texts(WHOLE, st.text(max_size=9), most=2))
 def test_a_rating_stands_in_the_response_of_a_whole_answer(content, reasoning, finish_reason, trace):
-    ratings, reason = rubric.parse(Choice(content=content, reasoning=reasoning, finish_reason=finish_reason), trace)
+    ratings, reason = rubric.parse(
+        PAPER, DIMENSIONS, Choice(content=content, reasoning=reasoning, finish_reason=finish_reason), trace
+    )
     assert ratings.keys() == {*DIMENSIONS}
     assert (reason is None) == (None not in ratings.values())
     for name, level in ratings.items():

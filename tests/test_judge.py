@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import build
@@ -28,12 +29,11 @@ from prefdelta.endpoint.answers import Choice
 from prefdelta.endpoint.serving import EndpointError, serving
 from prefdelta.judge import rubric
 from prefdelta.judge.ratings import JudgeError, rate_traces
-from prefdelta.judge.rubric import messages, parse
 from prefdelta.judge.settings import RatingsRun, RatingsSettings
 from prefdelta.microworld.oracle import grade
 from prefdelta.microworld.problems import parse as parse_problem
 from prefdelta.run.processes import free_port
-from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.dimensions import DIMENSIONS, PAPER
 from prefdelta.study.endpoints import FileEndpoint, MicroworldEndpoint, VllmEndpoint
 from prefdelta.study.judges import Judge
 from prefdelta.study.run import ModelRun, RequestsRun
@@ -401,13 +401,14 @@ def test_more_repeats_ask_only_for_those_that_are_new(tmp_path):
 
 
 @pytest.mark.parametrize("separate", [False, True])
-def test_an_edit_of_one_dimensions_rubric_asks_for_that_dimension_again(separate, tmp_path, monkeypatch):
+def test_an_edit_of_one_dimensions_rubric_asks_for_that_dimension_again(separate, tmp_path):
     with server(judge) as (endpoint, bodies):
         rate(tmp_path, endpoint, TRACES.head(1), separate_dimensions=separate)
         del bodies[:]
-        question, *levels = rubric.RUBRIC["factuality"]
-        monkeypatch.setitem(rubric.RUBRIC, "factuality", (f"{question} Be strict.", *levels))
-        rate(tmp_path, endpoint, TRACES.head(1), separate_dimensions=separate)
+        factuality, *others = PAPER.dimensions
+        stricter = factuality.model_copy(update={"question": f"{factuality.question} Be strict."})
+        edited = PAPER.model_copy(update={"dimensions": [stricter, *others]})
+        rate(tmp_path, endpoint, TRACES.head(1), separate_dimensions=separate, rubric=edited)
     asked = [body["response_format"]["json_schema"]["schema"]["required"] for body in bodies]
     assert asked == ([["factuality"]] if separate else [list(DIMENSIONS)]) * 2
 
@@ -513,6 +514,9 @@ from prefdelta.judge.settings import RatingsRun, RatingsSettings
 typed = {"settings": RatingsSettings.model_validate_json(sys.argv[1]), "run": RatingsRun.model_validate_json(sys.argv[2])}
 rate_traces(Path("traces.parquet"), None, None, Path("ratings.parquet"), **typed, threads=1, log_file=Path("log"))
 """
+
+messages = partial(rubric.messages, PAPER, DIMENSIONS)
+parse = partial(rubric.parse, PAPER, DIMENSIONS)
 
 
 def test_a_judge_that_is_killed_half_way_goes_on_from_the_store(tmp_path):

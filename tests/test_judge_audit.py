@@ -15,17 +15,18 @@ from prefdelta.audit.agreement import (
     rank_correlation,
     slope,
     spearman_brown,
+    steps,
     variance_columns,
 )
 from prefdelta.audit.judge_audit import JudgeAudit, tabulate_judge_audit
 from prefdelta.audit.judge_audit_figure import plot_judge_audit
-from prefdelta.audit.levels import mean_ratings
+from prefdelta.audit.levels import MISSING, NOT_ASKED, mean_ratings
 from prefdelta.audit.settings import AuditedJudge, JudgeAuditSettings, ReferenceJudgeSettings
 from prefdelta.configure.load import load_study
 from prefdelta.measure.intervals import item_weights
 from prefdelta.measure.settings import Bootstrap
 from prefdelta.run.errors import ConfigError
-from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
+from prefdelta.study.dimensions import DIMENSIONS, THE_FIVE
 from prefdelta.study.lattice import rated_generators
 from prefdelta.tables.io import read_result_csv, write_table
 from prefdelta.tables.stages import Ratings, Traces
@@ -37,7 +38,7 @@ def group(prompt, levels, n_resamples=400, reference=None):
     n = len(prompt)
     n_prompts = int(prompt.max()) + 1
     weights = n_prompts * item_weights((n_prompts,), n_resamples, 0)
-    reference = np.full((n, len(CRITERIA)), np.nan) if reference is None else reference
+    reference = np.full((n, len(THE_FIVE.criteria)), np.nan) if reference is None else reference
     return Rated(prompt, np.arange(n), np.ones(n), levels, reference, np.full(n, np.nan), weights)
 
 
@@ -70,7 +71,7 @@ def test_intervals_of_the_icc_hold_the_truth():
     for _ in range(150):  # traces of a prompt are alike, which an interval over traces would not see
         truth = (rng.normal(size=60) / np.sqrt(2))[prompt] + rng.normal(size=240) / np.sqrt(2)
         ratings = truth[:, None] + rng.normal(size=(240, 3))
-        _, low, high = group(prompt, np.zeros((240, 1, 5), np.int8)).intervals(icc, variance_columns(ratings[:, :, None]))
+        _, low, high = group(prompt, np.zeros((240, 1, 5))).intervals(icc, variance_columns(ratings[:, :, None]))
         held += bool(low[0] <= 0.5 <= high[0])
     assert 0.88 <= held / 150 <= 0.99
 
@@ -92,7 +93,7 @@ def test_rank_correlation_is_scipys_and_its_interval_is_around_it():
     b = np.clip(a + rng.normal(size=600), 1, 5).round()
     b[7] = np.nan
     prompt = np.repeat(np.arange(200), 3)
-    estimate, low, high = rank_correlation(group(prompt, np.zeros((600, 1, 5), np.int8)), a, b)
+    estimate, low, high = rank_correlation(group(prompt, np.zeros((600, 1, 5))), steps(a, (1, 5)), steps(b, (1, 5)))
     assert estimate == pytest.approx(spearmanr(np.delete(a, 7), np.delete(b, 7)).statistic)
     assert low < estimate < high
     assert high - low < 0.2
@@ -108,9 +109,9 @@ def test_slope_within_strata_does_not_see_differences_between_them():
 
 
 def test_means_are_null_without_a_rating():
-    levels = np.full((2, 3, 5), 4, np.int8)
-    levels[0, :, 2] = 0
-    levels[1, 0, :] = [1, 0, 4, 4, -1]
+    levels = np.full((2, 3, 5), 4.0)
+    levels[0, :, 2] = MISSING
+    levels[1, 0, :] = [1, MISSING, 4, 4, NOT_ASKED]
     means = mean_ratings(levels)
     assert np.isnan(means[0]).tolist() == [False, False, True, False, False, True]
     assert means[1] == pytest.approx([3, 4, 4, 4, 4, 3.8])

@@ -6,7 +6,7 @@ import pytest
 from test_judge import rate
 
 from prefdelta.judge.labels import LabelsError, read_labels
-from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.dimensions import DIMENSIONS, THE_FIVE
 from prefdelta.study.endpoints import FileEndpoint
 from prefdelta.tables.stages import Ratings
 
@@ -31,7 +31,7 @@ def written(folder, rows, header=HEADER):
 
 
 def read(folder, rows, header=HEADER):
-    return Ratings.validate(read_labels(written(folder, rows, header), TRACES["trace_id"], "people"))
+    return Ratings.by(THE_FIVE).validate(read_labels(written(folder, rows, header), TRACES["trace_id"], "people", THE_FIVE))
 
 
 def test_labels_are_the_ratings_of_a_judge_of_kind_file(tmp_path):
@@ -117,7 +117,7 @@ def spreadsheet(separator=",", ending="\r\n", mark="\ufeff", level="{}.0"):
 def test_labels_are_read_as_spreadsheets_write_them(content, tmp_path):
     file = tmp_path / "labels.csv"
     file.write_text(content, encoding="utf-8", newline="")
-    labels = Ratings.validate(read_labels(file, TRACES["trace_id"], "people"))
+    labels = Ratings.by(THE_FIVE).validate(read_labels(file, TRACES["trace_id"], "people", THE_FIVE))
     assert labels.sort(pl.all()).equals(read(tmp_path, lines(0, 1)).sort(pl.all()))
 
 
@@ -149,7 +149,7 @@ def test_what_is_no_csv_is_refused(content, tmp_path):
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(LabelsError, match=f"{file} can't be read as labels"):
-        read_labels(file, TRACES["trace_id"], "people")
+        read_labels(file, TRACES["trace_id"], "people", THE_FIVE)
 
 
 def test_wrong_labels_leave_no_table(tmp_path):

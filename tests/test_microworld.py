@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -11,8 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefdelta.endpoint.answers import Choice
-from prefdelta.judge.rubric import messages
-from prefdelta.judge.rubric import parse as parse_answer
+from prefdelta.judge import rubric
 from prefdelta.microworld.authors import write
 from prefdelta.microworld.habits import habits
 from prefdelta.microworld.oracle import grade, review
@@ -27,9 +27,11 @@ from prefdelta.microworld.problems import (
     random_problem,
     render,
 )
-from prefdelta.study.dimensions import DIMENSIONS, LEVELS
+from prefdelta.study.dimensions import DIMENSIONS, LEVELS, PAPER
 from prefdelta.study.models import N_OPERATIONS, Author, World
 
+messages = partial(rubric.messages, PAPER, DIMENSIONS)
+parse_answer = partial(rubric.parse, PAPER, DIMENSIONS)
 TOKENIZER, RATER = make_tokenizer(), make_tokenizer("ratings")
 DOMAIN, START, RNG = st.sampled_from(DOMAINS), st.integers(0, 99), st.integers(0, 2**32).map(random.Random)
 PROBLEM = st.builds(Problem, DOMAIN, START, st.lists(st.sampled_from(CONTEXTS), min_size=1, max_size=8).map(tuple))

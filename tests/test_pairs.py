@@ -13,7 +13,7 @@ from prefdelta.pairs.build import build_pairs
 from prefdelta.pairs.select import candidates, select
 from prefdelta.pairs.settings import PairsSettings
 from prefdelta.study import paths
-from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
+from prefdelta.study.dimensions import DIMENSIONS, THE_FIVE
 from prefdelta.study.selections import SelectionError, parse
 from prefdelta.tables import io as tables
 from prefdelta.tables.check import TableError
@@ -53,8 +53,8 @@ def test_deltas_are_chosen_minus_rejected_means_and_overall_is_their_mean(tmp_pa
     for row in pair(tmp_path).iter_rows(named=True):
         for side in ("chosen", "rejected"):
             means = [mean(five(row[f"{side}_trace_id"], name)) for name in DIMENSIONS]
-            assert [row[f"{side}_{name}"] for name in CRITERIA] == pytest.approx([*means, mean(means)])
-        for name in CRITERIA:
+            assert [row[f"{side}_{name}"] for name in THE_FIVE.criteria] == pytest.approx([*means, mean(means)])
+        for name in THE_FIVE.criteria:
             assert row[f"delta_{name}"] == pytest.approx(row[f"chosen_{name}"] - row[f"rejected_{name}"])
 
 

@@ -13,7 +13,7 @@ from prefdelta.findings.generator_deltas import GeneratorDeltas
 from prefdelta.forecast.whatif import WhatIf
 from prefdelta.measure.settings import ArmSettings, SuiteSettings
 from prefdelta.measure.slopes import jackknifed, line, of_generators
-from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.dimensions import DIMENSIONS, THE_FIVE
 from prefdelta.study.lattice import Cell
 from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table, write_table
 from prefdelta.tables.stages import Predictions
@@ -95,10 +95,11 @@ def write_evals(path, rng, chance, n_items=150, samples=4):
     write_table(rows_to_table(rows, Predictions), Predictions, path)
 
 
-@pytest.fixture(scope="module")
-def table(tmp_path_factory):
-    """A study in which the gain is 0.2 x chosen - 0.2 x rejected accuracy: the delta alone counts."""
-    folder = tmp_path_factory.mktemp("study")
+def tabulated(folder, names=DIMENSIONS):
+    """The table of a study in which the gain is 0.2 x chosen - 0.2 x rejected accuracy: the delta alone counts.
+
+    ``names``: what its judge rates.
+    """
     rng = np.random.default_rng(3)
     accuracies = [
         {
@@ -127,14 +128,15 @@ def table(tmp_path_factory):
             write_evals(evals[cell], rng, chance)
         arms.append(ArmSettings(**words, cells=cells))
     write_evals(folder / "base.parquet", rng, 0.5)
-    schema = WhatIf.to_schema().columns
+    model = WhatIf.by(THE_FIVE.model_copy(update={"names": names}))
+    schema = model.to_schema().columns
     whatif = [
         {name: 1 if column.dtype.type != pl.String else "x" for name, column in schema.items()}
         | arm.words
-        | {f"delta_{name}": rng.uniform(-1, 1) for name in DIMENSIONS}
+        | {f"delta_{name}": rng.uniform(-1, 1) for name in names}
         for arm in arms
     ]
-    write_result_table(rows_to_table(whatif, WhatIf), WhatIf, folder / "whatif.csv")
+    write_result_table(rows_to_table(whatif, model), model, folder / "whatif.csv")
     ladder = [arm for arm in arms if arm.rejected == "a"]
     fits = [
         {"fit": "ladder", "kind": "trend", "arms": ladder, "primary": True},
@@ -147,6 +149,11 @@ def table(tmp_path_factory):
     files = (folder / "deltas.csv", folder / "whatif.csv", evals, {"p": folder / "base.parquet"}, folder / "regressions.csv")
     tabulate_regressions(*files, settings=settings)
     return folder / "regressions.csv"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return tabulated(tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +208,11 @@ def test_step_coherence_is_set_against_every_other_dimension(regressions):
             row = regressions["dimensions", f"step_coherence - {name}"]
             assert row["estimate"] == pytest.approx(one["estimate"] - regressions["dimensions", name]["estimate"])
             assert row["vif"] is None
+
+
+def test_a_judge_without_step_coherence_has_slopes_of_its_own_dimensions_only(tmp_path):
+    rows = read_result_csv(tabulated(tmp_path, ("clarity",)), Regressions).filter(fit="dimensions")
+    assert rows.select("term", "vif").rows() == [("clarity", pytest.approx(1))]
 
 
 def test_a_fit_with_too_few_arms_is_left_out(regressions):

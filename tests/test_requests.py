@@ -9,7 +9,7 @@ from prefdelta.forecast.requests import Requests, answer_requests, tabulate_requ
 from prefdelta.forecast.settings import Asked, RequestsSettings
 from prefdelta.judge import rubric
 from prefdelta.plan import forecasts
-from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.dimensions import DIMENSIONS, PAPER
 from prefdelta.study.run import Prices
 from prefdelta.tables.io import read_result_csv, write_table
 from prefdelta.tables.stages import Prompts
@@ -70,4 +70,4 @@ def test_a_study_tells_what_it_asks_of_paid_endpoints_alone():
     # Of 60 tokens, a request for the other dimensions and one for each of 3 steps, which see half of the trace.
     assert by_step["paid", "api"].requests_per_prompt == 4 * 6 // 3 * (1 + 3)
     assert by_step["paid", "api"].trace_tokens == (60 + 3 * 30) // 4
-    assert rating.characters > len(rubric.messages("", "", DIMENSIONS[:1])[0]["content"])
+    assert rating.characters > len(rubric.messages(PAPER, DIMENSIONS[:1], "", "")[0]["content"])

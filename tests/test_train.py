@@ -30,7 +30,7 @@ from prefdelta.checkpoints.settings import PretrainSettings
 from prefdelta.generate.chat import render
 from prefdelta.microworld import authors, problems
 from prefdelta.microworld.pretrain import PretrainError, make_tokenizer, pretrain_model
-from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
+from prefdelta.study.dimensions import DIMENSIONS, THE_FIVE
 from prefdelta.study.lattice import SIDES, Cell
 from prefdelta.study.models import Author, Chat
 from prefdelta.study.recipe import Gates, Recipe
@@ -86,7 +86,7 @@ def made(folder, prompts, texts):
         write_table(pl.DataFrame(rows, schema_overrides={"answer": pl.String}), Traces, folder / f"{side}.parquet")
     for max_length in (CUT, 1024):
         store_references(folder, folder, max_length)
-    levels = {f"{side}_{name}": level for side, level in (("chosen", 5.0), ("rejected", 3.0)) for name in CRITERIA}
+    levels = {f"{side}_{name}": level for side, level in (("chosen", 5.0), ("rejected", 3.0)) for name in THE_FIVE.criteria}
     rows = [
         {
             "pair_id": str(number),
@@ -99,11 +99,11 @@ def made(folder, prompts, texts):
             **{f"{side}_correct": side == "chosen" for side in texts},
             **{f"{side}_tokens": 30 for side in texts},
             **levels,
-            **{f"delta_{name}": 2.0 for name in CRITERIA},
+            **{f"delta_{name}": 2.0 for name in THE_FIVE.criteria},
         }
         for number, prompt in enumerate(prompts)
     ]
-    write_table(pl.DataFrame(rows).select(list(Pairs.to_schema().columns)), Pairs, folder / "pairs.parquet")
+    write_table(pl.DataFrame(rows).select(list(Pairs.by(THE_FIVE).to_schema().columns)), Pairs, folder / "pairs.parquet")
     return folder
 
 

@@ -8,6 +8,7 @@ import shutil
 import urllib.error
 import urllib.request
 from collections import Counter
+from functools import partial
 
 import build
 import polars as pl
@@ -24,14 +25,16 @@ from prefdelta.endpoint.answers import Choice
 from prefdelta.endpoint.servers import connected
 from prefdelta.endpoint.serving import EndpointError, Served
 from prefdelta.endpoint.transformers_server import Completer, application
+from prefdelta.judge import rubric
 from prefdelta.judge.ratings import JudgeError
-from prefdelta.judge.rubric import messages, parse
 from prefdelta.microworld.pretrain import make_tokenizer, pretrain_model
 from prefdelta.run import provenance
-from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.dimensions import DIMENSIONS, PAPER
 from prefdelta.study.endpoints import TransformersEndpoint
 from prefdelta.study.run import ModelRun
 
+messages = partial(rubric.messages, PAPER, DIMENSIONS)
+parse = partial(rubric.parse, PAPER, DIMENSIONS)
 FAULTS = dict.fromkeys(DIMENSIONS, 0.3)
 TRACES = build.traces(n_prompts=8, samples=2, faults=FAULTS)
 ASKED = [messages(prompt, text) for prompt, text in TRACES.select("prompt", "text").iter_rows()]

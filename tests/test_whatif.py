@@ -14,12 +14,12 @@ from prefdelta.findings.generator_deltas import GeneratorDeltas
 from prefdelta.forecast.overlap import Overlap, tabulate_overlap
 from prefdelta.forecast.requests import Requests
 from prefdelta.forecast.settings import OverlapSettings, PlannedArm, WhatIfFigureSettings, WhatIfSettings
-from prefdelta.forecast.whatif import WhatIf, answer_whatif, tabulate_whatif
+from prefdelta.forecast.whatif import answer_whatif, read_whatif, tabulate_whatif
 from prefdelta.forecast.whatif_figure import plot_whatif
 from prefdelta.pairs.select import flip
 from prefdelta.plan import forecasts
 from prefdelta.run.errors import ConfigError
-from prefdelta.study.dimensions import CRITERIA
+from prefdelta.study.dimensions import THE_FIVE, Rubric
 from prefdelta.study.lattice import Cell, PairSet
 from prefdelta.study.study import Cost
 from prefdelta.tables.io import read_result_csv, rows_to_table, write_result_table, write_table
@@ -113,17 +113,27 @@ def whatif(tmp_path):
     ]
     write_result_table(rows_to_table(measured, Capability), Capability, tmp_path / "capability.csv")
 
-    def tabulate(*arms, given=None, cost=None, predictor=None):
+    def tabulate(*arms, given=None, cost=None, predictor=None, rated=None):
         files = {}
         for named in dict.fromkeys(cell.pairs for arm in arms for cell in arm.cells):
             files[named] = tmp_path / f"{named.judge}-{named.selection}.parquet"
-            write_table((given or {}).get(named, pairs), Pairs, files[named])
+            write_table((given or {}).get(named, pairs), Pairs, files[named], (rated or {}).get(named.judge, THE_FIVE))
         tables = [tmp_path / "deltas.csv", tmp_path / "capability.csv"]
         made = references, {"p": tmp_path / "base.parquet"}, predictor, tmp_path / "whatif.csv"
         tabulate_whatif(*tables, files, *made, settings=WhatIfSettings(suite="ood", arms=list(arms), cost=cost))
-        return read_result_csv(tmp_path / "whatif.csv", WhatIf).rows(named=True)
+        return read_whatif(tmp_path / "whatif.csv").rows(named=True)
 
     return tabulate
+
+
+def test_an_arm_has_the_deltas_of_its_judges_dimensions_and_no_others(whatif, tmp_path):
+    two = Rubric.model_validate(build.TWO).rated
+    by_two = build.pairs(4, rated=two).with_columns(four_pairs().select("chosen_trace_id", "rejected_trace_id"))
+    five, other = whatif(an_arm(), an_arm(judge="k"), given={pair_set("full", "k"): by_two}, rated={"k": two})
+    assert other["delta_clarity"] == pytest.approx(by_two["delta_clarity"].mean()) and other["delta_factuality"] is None
+    assert five["delta_factuality"] is not None and five["delta_clarity"] is None
+    columns = read_whatif(tmp_path / "whatif.csv").columns
+    assert columns.index("delta_signal_to_noise") < columns.index("delta_correctness") == columns.index("delta_overall") - 1
 
 
 def test_sizes_tokens_and_passes_of_an_arm(whatif):
@@ -144,7 +154,7 @@ def test_deltas_of_an_arm(whatif):
     assert [row[f"delta_overall_q{percent}"] for percent in (10, 50, 90)] == pytest.approx([-0.7, 0.5, 1.7])
     assert (row["negative"], row["identical"]) == (0.25, 0.25)
     pairs = four_pairs()
-    for name in CRITERIA:
+    for name in THE_FIVE.criteria:
         assert row[f"delta_{name}"] == pytest.approx(pairs[f"delta_{name}"].mean())
     assert (row["generator_delta"], row["generator_delta_overall"]) == (25, 0.75)
     assert row["base_accuracy"] == 40
@@ -283,7 +293,7 @@ def test_without_a_predictor_none_is_read_and_a_missing_one_is_told_with_the_com
 
 def test_the_words_name_the_arms_to_look_at(whatif, tmp_path):
     whatif(an_arm(max_length=67), an_arm(method="sft", trainer="sft", reads=["chosen"], n_steps=60), cost=COST)
-    size, cut, same, direction, budget = answer_whatif(read_result_csv(tmp_path / "whatif.csv", WhatIf), **GATES)
+    size, cut, same, direction, budget = answer_whatif(read_whatif(tmp_path / "whatif.csv"), **GATES)
     assert "at least 4 pairs" in size
     assert "Pairs are read more than 4 times: sft, good over bad, full." in size
     assert cut.endswith("Above the gate of 20%, so training would not start: dpo, good over bad, full.")
@@ -296,7 +306,7 @@ def test_the_words_name_the_arms_to_look_at(whatif, tmp_path):
 
 def test_the_words_do_not_know_what_the_table_does_not(whatif, tmp_path):
     whatif(an_arm(lengths=None))
-    lines = answer_whatif(read_result_csv(tmp_path / "whatif.csv", WhatIf), **GATES)
+    lines = answer_whatif(read_whatif(tmp_path / "whatif.csv"), **GATES)
     assert "Truncation by max_length: unknown." in lines
     assert "unknown without `cost`" in lines[-1]
     assert not [line for line in lines if "Predicted" in line]

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 from prefdelta.endpoint.answers import Choice
 from prefdelta.generate.chat import encode
 from prefdelta.judge import rubric
+from prefdelta.study.dimensions import DIMENSIONS, PAPER
 from prefdelta.study.models import Chat
 
 
@@ -19,7 +20,8 @@ def client(server):
 
 
 def ask(client, **changes):
-    settings = {"model": "judge", "messages": rubric.messages("1+1", "1+1=2;#2"), "response_format": rubric.response_format()}
+    schema = rubric.response_format(PAPER, DIMENSIONS)
+    settings = {"model": "judge", "messages": rubric.messages(PAPER, DIMENSIONS, "1+1", "1+1=2;#2"), "response_format": schema}
     settings |= {"n": 5, "temperature": 1.0, "max_tokens": 256, "seed": 1}
     return client.chat.completions.create(**(settings | changes))
 
@@ -27,7 +29,7 @@ def ask(client, **changes):
 def test_five_structured_ratings_come_from_one_request(client):
     response = ask(client)
     assert len(response.choices) == 5
-    ratings = [rubric.parse(Choice(choice.message.content), "") for choice in response.choices]
+    ratings = [rubric.parse(PAPER, DIMENSIONS, Choice(choice.message.content), "") for choice in response.choices]
     assert all(reason is None for _, reason in ratings)
     assert len({tuple(levels.values()) for levels, _ in ratings}) > 1
     assert response.usage.completion_tokens == sum(len(choice.message.content) + 1 for choice in response.choices)  # bytes, end

@@ -1,4 +1,4 @@
-"""What an arm's gain depends on: a ladder's trend, chosen against rejected quality, and the deltas in the five dimensions."""
+"""What an arm's gain depends on: a ladder's trend, chosen against rejected quality, and the deltas in all dimensions."""
 
 from itertools import zip_longest
 from pathlib import Path
@@ -11,17 +11,17 @@ import polars as pl
 from prefdelta.answers.settings import FitSettings, RegressionsSettings
 from prefdelta.findings.experiment import BASE, Results
 from prefdelta.findings.generator_deltas import GeneratorDeltas
-from prefdelta.forecast.whatif import WhatIf
+from prefdelta.forecast.whatif import rated_dimensions, read_whatif
 from prefdelta.measure.intervals import Array, Interval
 from prefdelta.measure.scores import suite_scores
 from prefdelta.measure.settings import ArmSettings, SuiteSettings
 from prefdelta.measure.slopes import Departure, Slope, additive, both, departure, jackknifed, line, of_generators
 from prefdelta.measure.verdict import decided, departure_verdict, verdict
-from prefdelta.study.dimensions import DIMENSIONS
 from prefdelta.study.lattice import Cell
 from prefdelta.tables.check import Table
 from prefdelta.tables.io import ARM, read_result_csv, rows_to_table, write_result_table
 
+BEST = "step_coherence"  # the dimension that came out on top in the paper
 PER = 10.0  # points of accuracy that a generator's slope is given for
 MIRRORED = (
     "Where generators stand on both sides, that the slopes of chosen and rejected mirror each other is no finding: a step on (i "
@@ -83,14 +83,16 @@ def tabulate_regressions(
     - ``quality``: gain = a + b chosen + c rejected, in accuracy of the generators; c is 0 where the chosen side alone counts.
       The sum b + c is given only where no generator is on both sides: else it is about 0 by the form of the loss, since a step
       on (i over j) is to first order minus that on (j over i). And whether gains are such sums at all (additivity).
-    - ``dimensions``: the gain on the five mean sample-level deltas, with variance inflation factors; and step coherence's slope,
-      which the paper found to be the best criterion, minus that of each other dimension.
+    - ``dimensions``: the gain on the mean sample-level deltas in all of the judge's dimensions, with variance inflation factors;
+      and step coherence's slope, which the paper found to be the best criterion, minus that of each other dimension, where the
+      judge rates it.
 
     How sure a slope is: `measure.slopes`. What takes more arms, generators or seeds than a fit has is left out. ``bases`` are the
     policies' own evaluations.
     """
     accuracy = {side: _accuracies(generator_deltas, f"{side}_mean") for side in ("chosen", "rejected")}
-    deltas = {tuple(row[word] for word in ARM): row for row in read_result_csv(whatif, WhatIf).iter_rows(named=True)}
+    planned = read_whatif(whatif)
+    deltas = {tuple(row[word] for word in ARM): row for row in planned.iter_rows(named=True)}
     rows: list[dict[str, Any]] = []
     families: dict[tuple[str, ...], list[tuple[dict[str, Any], Interval]]] = {}
     for fit in settings.fits:
@@ -103,8 +105,10 @@ def tabulate_regressions(
         inflation, r2 = [], None
         if fit.kind == "dimensions":
             by_arm = [deltas[tuple(arm.words.values())] for arm in arms]
-            terms = np.array([[row[f"delta_{name}"] for name in DIMENSIONS] for row in by_arm])
-            slopes = _dimensions(fit, terms, settings.models)
+            of_arms = {name: [row[f"delta_{name}"] for row in by_arm] for name in rated_dimensions(planned.columns)}
+            of_judge = {name: of_each for name, of_each in of_arms.items() if None not in of_each}
+            terms = np.array(list(of_judge.values())).T
+            slopes = _dimensions(list(of_judge), fit, terms, settings.models)
         else:
             sides = {side: [known[arm.chosen, arm.rejected] / PER for arm in arms] for side, known in accuracy.items()}
         if fit.kind == "trend":
@@ -153,12 +157,12 @@ def _qualities(arms: list[ArmSettings], accuracy: dict[str, list[float]]) -> dic
     return {"chosen": one, "rejected": other, "chosen + rejected": added}
 
 
-def _dimensions(fit: FitSettings, terms: Array, models: dict[str, str]) -> dict[str, Slope | None]:
+def _dimensions(names: list[str], fit: FitSettings, terms: Array, models: dict[str, str]) -> dict[str, Slope | None]:
     if len(fit.arms) < terms.shape[1] + 3:
         return {}
-    units = dict(zip(DIMENSIONS, np.eye(len(DIMENSIONS)), strict=True))
-    paper = "step_coherence"  # the dimension that came out on top there
-    units |= {f"{paper} - {other}": units[paper] - units[other] for other in DIMENSIONS if other != paper}
+    units = dict(zip(names, np.eye(len(names)), strict=True))
+    if BEST in names:
+        units |= {f"{BEST} - {other}": units[BEST] - units[other] for other in names if other != BEST}
     return {name: jackknifed(terms, unit, _sides(fit.arms, models)) for name, unit in units.items()}
 
 
@@ -251,7 +255,7 @@ class LeastSquares:
         self.r2 = 1 - float(residuals @ residuals) / total if total else None
         # Of a term that does not vary, or is a combination of others, nothing can be told.
         self.inflation: list[float | None] = [None] * terms.shape[1]
-        if terms.std(axis=0).all() and np.linalg.cond(correlations := np.corrcoef(terms, rowvar=False)) <= 1e12:
+        if terms.std(axis=0).all() and np.linalg.cond(correlations := np.atleast_2d(np.corrcoef(terms, rowvar=False))) <= 1e12:
             self.inflation = np.diag(np.linalg.inv(correlations)).tolist()
 
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from prefdelta.measure.intervals import LEVEL, Array
 
+STEPS = 40
+
 
 @dataclass(frozen=True)
 class Rated:
@@ -18,7 +20,7 @@ class Rated:
     prompt: NDArray[np.int64]
     stratum: NDArray[np.int64]  # same prompt, generator and correctness
     tokens: Array
-    levels: NDArray[np.int8]
+    levels: Array
     reference_means: Array  # the reference judge's, by criterion; NaN where there are none
     own: Array  # 1 where the trace is of the judge's own family, else 0; NaN where that is unknown
     weights: Array
@@ -134,17 +136,26 @@ def slope(sums: Array) -> Array:
 
 
 def with_mean(slopes: Array) -> Array:
-    """Slopes of the five dimensions and their mean, which stands for overall."""
+    """Slopes of the dimensions and their mean, which stands for overall."""
     return np.concatenate([slopes, slopes.mean(axis=-1, keepdims=True)], axis=-1)
 
 
+def steps(means: Array, scale: tuple[int | float, int | float] | None) -> Array:
+    """``means`` as whole numbers in the same order: a fortieth of the scale (of five levels, a tenth of one), or of all means."""
+    if scale:
+        result: Array = np.rint(means * (STEPS / (scale[1] - scale[0])))
+        return result
+    ordered = np.sort(means[~np.isnan(means)])
+    places = np.searchsorted(ordered, means, side="left")
+    return np.where(np.isnan(means), np.nan, places * STEPS // max(1, len(ordered)))
+
+
 def rank_correlation(group: Rated, a: Array, b: Array) -> tuple[float, float, float]:
-    """Spearman's correlation with its bootstrap interval. Values are taken to a tenth of a level, ties have mean ranks."""
+    """Spearman's correlation of `steps` with its bootstrap interval. Ties have mean ranks."""
     known = ~np.isnan(a + b)
     if not known.any():
         return (np.nan, np.nan, np.nan)
-    scaled = [np.rint(10 * values[known]).astype(np.int64) for values in (a, b)]
-    values, cell = np.unique(np.stack(scaled), axis=1, return_inverse=True)
+    values, cell = np.unique(np.stack([a[known], b[known]]).astype(np.int64), axis=1, return_inverse=True)
     n, n_cells = group.weights.shape[1], values.shape[1]
     counts = np.bincount(group.prompt[known] * n_cells + cell.ravel(), minlength=n * n_cells)
     by_prompt = counts.reshape(n, n_cells).astype(np.float32)

@@ -14,22 +14,26 @@ import polars as pl
 from prefdelta.audit.settings import BalancedArm, BalanceSettings
 from prefdelta.measure.intervals import Array
 from prefdelta.pairs.off_policy import logp_per_token
-from prefdelta.study.dimensions import CRITERIA
+from prefdelta.study.dimensions import Dimensions
 from prefdelta.study.lattice import SIDES, Cell, PairSet
 from prefdelta.tables.check import Table
-from prefdelta.tables.io import read_batches, read_result_csv, rows_to_table, write_result_table
+from prefdelta.tables.io import read_batches, read_dimensions, read_result_csv, rows_to_table, write_result_table
 from prefdelta.tables.stages import Pairs, Traces
 
 IMBALANCE = 0.1  # a standardised mean difference above it is not negligible (Austin 2009, doi 10.1002/sim.3697)
 ROUNDING = 1e-9  # what differs by less is equal but for floating point
-COVARIATES = {  # name -> unit
-    "prompt_difficulty": "share",
-    "log_length_ratio": "log",
-    **{f"{side}_tokens": "tokens" for side in SIDES},
-    **{f"{side}_{name}": "share" for name in ("correct", "well_formed") for side in SIDES},
-    **{f"{side}_logp": "nats" for side in SIDES},
-    **{f"{side}_{criterion}": "levels" for side in (*SIDES, "delta") for criterion in CRITERIA},
-}
+
+
+def covariates(rated: Dimensions) -> dict[str, str]:
+    """name -> unit of what pairs by a judge of these dimensions may differ in."""
+    return {
+        "prompt_difficulty": "share",
+        "log_length_ratio": "log",
+        **{f"{side}_tokens": "tokens" for side in SIDES},
+        **{f"{side}_{name}": "share" for name in ("correct", "well_formed") for side in SIDES},
+        **{f"{side}_logp": "nats" for side in SIDES},
+        **{f"{side}_{criterion}": "levels" for side in (*SIDES, "delta") for criterion in rated.criteria},
+    }
 
 
 class Balance(Table):
@@ -40,9 +44,10 @@ class Balance(Table):
     (0 to 1), ``tokens``, ``levels``, ``nats``, or ``log`` (natural, of chosen by rejected tokens). ``prompt_difficulty`` is the
     share of wrong answers to a pair's prompt; a trace is ``well_formed`` that ended by itself and whose answer could be
     extracted. ``chosen_logp`` and ``rejected_logp``: log-probability of a token under the untuned policy, by a trace's mean (the
-    lower, the more off-policy); left out where it is not stored of every trace. Numbers of pairs, and of their distinct prompts,
-    are those of one seed, on average; a pair with an answer that could not be graded is left out. Of pairs none of which is
-    graded, as where no prompt has a right answer, all count, and what correctness tells is left out.
+    lower, the more off-policy); left out where it is not stored of every trace. Ratings are compared where both arms' judges
+    give them. Numbers of pairs, and of their distinct prompts, are those of one seed, on average; a pair with an answer that
+    could not be graded is left out. Of pairs none of which is graded, as where no prompt has a right answer, all count, and what
+    correctness tells is left out.
     """
 
     experiment: str
@@ -65,7 +70,7 @@ class Balance(Table):
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and variance (divided by n, so that of a share p it is p (1 - p)) of each of `COVARIATES` among ``n`` pairs.
+    """Mean and variance (divided by n, so that of a share p it is p (1 - p)) of each of their `covariates` among ``n`` pairs.
 
     NaN of what is not known.
     """
@@ -130,11 +135,14 @@ def tabulate_balance(
                 common: dict[str, Any] = {"experiment": experiment.experiment, "arm": arm.arm, "versus": versus}
                 common |= {"n_pairs": round(own.n / len(arm.cells)), "n_pairs_versus": round(other.n / len(sides[1].cells))}
                 common |= {"n_prompts": n_prompts(arm), "n_prompts_versus": n_prompts(sides[1])}
-                for place, (covariate, unit) in enumerate(COVARIATES.items()):
-                    mean, mean_versus = float(own.mean[place]), float(other.mean[place])
-                    if math.isnan(mean + mean_versus):
+                units, names_versus = (covariates(read_dimensions(pairs[side.cells[0].pairs])) for side in sides)
+                places = {name: place for place, name in enumerate(names_versus)}
+                for place, (covariate, unit) in enumerate(units.items()):
+                    there = places.get(covariate)
+                    if there is None or math.isnan(own.mean[place] + other.mean[there]):
                         continue
-                    smd = standardised_difference(mean, mean_versus, float(own.variance[place]), float(other.variance[place]))
+                    mean, mean_versus = float(own.mean[place]), float(other.mean[there])
+                    smd = standardised_difference(mean, mean_versus, float(own.variance[place]), float(other.variance[there]))
                     row = {"covariate": covariate, "unit": unit, "mean": mean, "mean_versus": mean_versus, "smd": smd}
                     rows.append(common | row | {"imbalanced": smd is None or abs(smd) > IMBALANCE})
     write_result_table(rows_to_table(rows, Balance), Balance, table)
@@ -151,10 +159,11 @@ def _moments(pairs: Path, traces: tuple[Path, ...], references: tuple[tuple[Path
     malformed = pl.concat([_malformed(file) for file in traces]).implode()
     by_side = (f"{side}_{name}" for side in SIDES for name in ("well_formed", "logp"))
     computed = {"prompt_difficulty", "log_length_ratio", *by_side}
+    names = list(covariates(read_dimensions(pairs)))
     ids = ["pair_id", "prompt_id", "chosen_trace_id", "rejected_trace_id"]
     chosen, rejected = (pl.col(f"{side}_tokens").clip(lower_bound=1) for side in SIDES)
     parts = []
-    for batch in _graded(pairs, [*ids, *(name for name in COVARIATES if name not in computed)]):
+    for batch in _graded(pairs, [*ids, *(name for name in names if name not in computed)]):
         frame = batch.join(difficulty, on="prompt_id", how="left", maintain_order="left").with_columns(
             log_length_ratio=(chosen / rejected).log(),
             chosen_well_formed=~pl.col("chosen_trace_id").is_in(malformed),
@@ -163,7 +172,7 @@ def _moments(pairs: Path, traces: tuple[Path, ...], references: tuple[tuple[Path
         for side in SIDES:
             own = logps.select(pl.col("trace_id").alias(f"{side}_trace_id"), pl.col("logp").alias(f"{side}_logp"))
             frame = frame.join(own, on=f"{side}_trace_id", how="left")
-        values = frame.select(pl.col(list(COVARIATES)).cast(pl.Float64).fill_null(np.nan)).to_numpy()
+        values = frame.select(pl.col(names).cast(pl.Float64).fill_null(np.nan)).to_numpy()
         parts.append(Moments(len(values), values.mean(axis=0), values.var(axis=0)))
     return mixture(parts, [part.n for part in parts])
 
@@ -228,7 +237,7 @@ def plot_balance(table: Path, figure: Path) -> None:
     experiments = balance.partition_by("experiment", maintain_order=True)
     n_rows = -(-len(experiments) // 4) or 1
     plot, grid = pyplot.subplots(n_rows, 4, figsize=(17, 6.5 * n_rows), squeeze=False, layout="constrained")
-    covariates = list(COVARIATES)
+    names = balance["covariate"].unique(maintain_order=True).to_list()
     for place, panel in enumerate(grid.flat):
         if place >= len(experiments):
             panel.set_axis_off()
@@ -236,7 +245,7 @@ def plot_balance(table: Path, figure: Path) -> None:
         comparisons = experiments[place].partition_by("arm", "versus", maintain_order=True)
         for index, rows in enumerate(comparisons):
             marker = "os^Dv"[index // len(plotting.COLOURS) % 5]
-            y = [covariates.index(name) for name in rows["covariate"]]
+            y = [names.index(name) for name in rows["covariate"]]
             # Where nothing varies, but the means differ, the difference is beyond any number.
             sizes = rows["smd"].abs().fill_null(10).clip(upper_bound=10)
             name = f"{rows['arm'][0]} against {rows['versus'][0]}"
@@ -244,8 +253,8 @@ def plot_balance(table: Path, figure: Path) -> None:
         panel.axvline(IMBALANCE, color="black", lw=0.8, ls=":")
         panel.set_xscale("symlog", linthresh=IMBALANCE)
         panel.set_xticks([0, IMBALANCE, 1, 10], ["0", str(IMBALANCE), "1", "10"])
-        panel.set_yticks(range(len(covariates)), covariates if place % 4 == 0 else [])
-        panel.set(xlim=(-0.005, 12), ylim=(len(covariates) - 0.5, -0.5), title=experiments[place]["experiment"][0])
+        panel.set_yticks(range(len(names)), names if place % 4 == 0 else [])
+        panel.set(xlim=(-0.005, 12), ylim=(len(names) - 0.5, -0.5), title=experiments[place]["experiment"][0])
         panel.set_xlabel("size of the standardised mean difference")
         panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=6)
     plotting.save(

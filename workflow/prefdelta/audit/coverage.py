@@ -6,9 +6,8 @@ from pathlib import Path
 import pandera.polars as pa
 import polars as pl
 
-from prefdelta.study.dimensions import DIMENSIONS
 from prefdelta.tables.check import Table
-from prefdelta.tables.io import read_batches, rows_to_table, write_result_table
+from prefdelta.tables.io import read_batches, read_dimensions, rows_to_table, write_result_table
 from prefdelta.tables.stages import Ratings
 
 
@@ -29,7 +28,7 @@ def tabulate_coverage(ratings: dict[tuple[str, str], Path], table: Path) -> None
     for (judge, generator), file in ratings.items():
         counts = pl.concat([batch.group_by("dimension", "reason").len("n") for batch in read_batches(file, Ratings)])
         counts = counts.group_by("dimension", "reason").agg(pl.col("n").sum())
-        for dimension in DIMENSIONS:
+        for dimension in read_dimensions(file).names:
             part = counts.filter(dimension=dimension)
             missing = part.drop_nulls("reason").sort("n", "reason", descending=[True, False])
             rows.append(

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandera.polars as pa
 import polars as pl
-from numpy.typing import NDArray
 
 from prefdelta.audit.agreement import variance_columns
 from prefdelta.audit.levels import mean_ratings, read_levels, with_overall
@@ -14,11 +13,11 @@ from prefdelta.audit.settings import DeltaCorrectionSettings
 from prefdelta.measure.intervals import LEVEL, Array, item_weights
 from prefdelta.pairs.build import pair_up
 from prefdelta.pairs.select import candidates
-from prefdelta.study.dimensions import CRITERIA, LEVELS
+from prefdelta.study.dimensions import OVERALL
 from prefdelta.study.lattice import SIDES, PairSet
 from prefdelta.study.selections import POOLED, draw_for_seed, parse
 from prefdelta.tables.check import Table
-from prefdelta.tables.io import read_batches, rows_to_table, write_result_table
+from prefdelta.tables.io import read_batches, read_dimensions, rows_to_table, write_result_table
 from prefdelta.tables.stages import Pairs
 
 # Kinds of selections that prefer favourable noise.
@@ -33,16 +32,17 @@ class DeltaCorrection(Table):
     selections it is ``judged``. The interval is that of ``corrected``. ``reliability``: share of the deltas' variance that is no
     noise, among the pairs that were selected from. ``reference_judge``: the same pairs' mean delta by the reference
     judge; ``reference_judge_scaled``: that on the judge's scale, with which ``judged`` and ``corrected`` can be compared. Null is
-    what needs repeats, or a reference judge, where there are none. Key: judge, chosen, rejected, selection.
+    what needs repeats, or a reference judge that rates the criterion, where there are none. Key: judge, chosen, rejected,
+    selection.
     """
 
     judge: str
     chosen: str
     rejected: str
     selection: str
-    criterion: str = pa.Field(isin=list(CRITERIA))
+    criterion: str
     n_pairs: int = pa.Field(gt=0)
-    judged: float = pa.Field(ge=LEVELS[0] - LEVELS[-1], le=LEVELS[-1] - LEVELS[0])
+    judged: float
     corrected: float = pa.Field(nullable=True)
     ci_low: float = pa.Field(nullable=True)
     ci_high: float = pa.Field(nullable=True)
@@ -54,7 +54,7 @@ class DeltaCorrection(Table):
         unique = ["judge", "chosen", "rejected", "selection"]
 
 
-def error_variances(levels: NDArray[np.int8]) -> Array:
+def error_variances(levels: Array) -> Array:
     """(trace, criterion) variance of the noise in a mean rating, from its repeats; NaN where fewer than two can be read."""
     _, k, _, _, between, squares = np.moveaxis(variance_columns(with_overall(levels)), -1, 0)
     variances: Array = np.divide(squares - between, (k - 1) * k, out=np.full(k.shape, np.nan), where=k > 1)
@@ -122,21 +122,25 @@ def tabulate_delta_correction(
     def rated(judge: str, generator: str) -> pl.DataFrame:
         light, levels = read_levels(traces[generator], ratings[judge, generator])
         means, noises = mean_ratings(levels), error_variances(levels)
-        columns = [pl.Series(name, means[:, place]) for place, name in enumerate(CRITERIA)]
-        columns += [pl.Series(f"noise_{name}", noises[:, place]) for place, name in enumerate(CRITERIA)]
+        criteria = read_dimensions(ratings[judge, generator]).criteria
+        columns = [pl.Series(name, means[:, place]) for place, name in enumerate(criteria)]
+        columns += [pl.Series(f"noise_{name}", noises[:, place]) for place, name in enumerate(criteria)]
         return light.with_columns(column.fill_nan(None) for column in columns)
 
     rows = []
     for group in settings.groups:
         selection = parse(draw_for_seed(group.selection, 0))
-        criterion = selection.criterion or "overall"
+        criterion = selection.criterion or OVERALL
         populations, selected = [], []
         for number, named in enumerate(group.pair_sets):
             key = pl.format("{} {}", pl.lit(number), "pair_id").alias("pair_id")  # sets may share pairs
             sides = named.chosen, named.rejected
             chosen, rejected = (rated(named.judge, side) for side in sides)
             other = [rated(reference_judge, side) for side in sides] if reference_judge else []
-            population = _population(chosen, rejected, other, named.selection, criterion, f"{settings.seed}/{named.judge}")
+            other = other if all(criterion in side for side in other) else []  # that judge may rate other dimensions
+            criteria = read_dimensions(pairs[named]).criteria
+            seed = f"{settings.seed}/{named.judge}"
+            population = _population(chosen, rejected, other, named.selection, criterion, criteria, seed)
             populations.append(population.with_columns(key))
             selected += [batch.select(key).to_series() for batch in read_batches(pairs[named], Pairs, ["pair_id"])]
         population, taken = pl.concat(populations), pl.concat(selected)
@@ -165,7 +169,13 @@ def by_reference_judge(population: pl.DataFrame, selected: pl.Series) -> dict[st
 
 
 def _population(
-    chosen: pl.DataFrame, rejected: pl.DataFrame, measured: list[pl.DataFrame], name: str, criterion: str, seed: str
+    chosen: pl.DataFrame,
+    rejected: pl.DataFrame,
+    measured: list[pl.DataFrame],
+    name: str,
+    criterion: str,
+    criteria: tuple[str, ...],
+    seed: str,
 ) -> pl.DataFrame:
     """The pairs that the selection ``name`` is made from, as `correct` needs them, with the reference judge's delta.
 
@@ -173,7 +183,7 @@ def _population(
     pooled, every one of a prompt is over every other, so deltas are drawn to 0, by the noise of deltas within prompts.
     """
     selection = parse(name)
-    pairs = pair_up(chosen, rejected, selection)
+    pairs = pair_up(chosen, rejected, selection, criteria)
     if selection.kind not in ("min", "band", *POOLED):  # which leave out pairs by their delta
         pairs = candidates(pairs, selection, seed)
     if "_stratum" not in pairs.collect_schema():

@@ -20,19 +20,21 @@ from prefdelta.audit.agreement import (
     share,
     slope,
     spearman_brown,
+    steps,
     variance_columns,
     whole,
     with_mean,
 )
-from prefdelta.audit.levels import MISSING, NOT_ASKED, mean_ratings, read_levels, with_overall
+from prefdelta.audit.levels import NOT_ASKED, mean_ratings, read_levels, with_overall
 from prefdelta.audit.settings import AuditedJudge, JudgeAuditSettings
 from prefdelta.measure.intervals import LEVEL, Array, item_weights
 from prefdelta.measure.verdict import percentile_verdict
-from prefdelta.study.dimensions import CRITERIA, DIMENSIONS, LEVELS
+from prefdelta.study.dimensions import Dimensions
 from prefdelta.tables.check import Table
-from prefdelta.tables.io import rows_to_table, write_result_table
+from prefdelta.tables.io import read_dimensions, rows_to_table, write_result_table
 
 CURVE = range(1, 11)  # numbers of ratings that the Spearman-Brown curve shows
+PARTS = 11  # levels that a scale is looked at by; of one with more, as many equal parts
 RELIABLE = 0.8  # what is usually asked of a measure before differences are studied by it (Nunnally and Bernstein 1994)
 
 
@@ -41,19 +43,21 @@ class JudgeAudit(Table):
 
     ``statistic``: ``icc`` (ICC(1) of the mean of ``n_ratings``: of a single one, and of as many as are used); ``spearman_brown``
     (the same for other numbers); ``noise_sd`` (levels, of a single rating of the same trace); ``missing`` (share of the asked
-    ratings; overall: where a dimension is missing); ``share_of_{level}`` (of the readable ratings). Against the reference judge:
-    ``kappa`` (quadratic weights, of means as whole levels), ``spearman`` (of means), ``bias`` (mean of rating minus reference,
-    levels), and among traces of the same level by the reference ``length_bias`` (slope of rating minus reference, levels for a
-    standard deviation of tokens) and ``family_bias`` (rating minus reference, own family minus others, levels).
+    ratings; overall: where a dimension is missing); ``share_of_{level}`` (of the readable ratings, where there are at most 11
+    levels). Against the reference judge, in criteria that both rate: ``spearman`` (of means), and where both have one scale
+    ``kappa`` (quadratic weights, of means, which are whole levels where ratings are), ``bias`` (mean of rating minus reference,
+    levels), and where it has ends, among traces of the same level (or eleventh of the scale) by the reference, ``length_bias``
+    (slope of rating minus reference, levels for a standard deviation of tokens) and ``family_bias`` (rating minus reference, own
+    family minus others, levels).
     ``length_slope``: slope of the rating itself among traces of one prompt and generator that are equally correct, which holds
-    real quality, too. The overall slope is the mean of the five. ``requests``: that a trace takes for ``n_ratings``. An estimate
-    that the ratings can't tell (of repeats, where there is one rating of each trace) is null. ``n``: traces, but for ``missing``
-    answers asked, for ``share_of`` ratings.
+    real quality, too. The overall slope is the mean of all dimensions'. ``requests``: that a trace takes for ``n_ratings``. An
+    estimate that the ratings can't tell (of repeats, where there is one rating of each trace) is null. ``n``: traces, but for
+    ``missing`` answers asked, for ``share_of`` ratings.
     """
 
     judge: str
     generator: str = pa.Field(nullable=True)
-    dimension: str = pa.Field(isin=list(CRITERIA))
+    dimension: str
     statistic: str
     n_ratings: int = pa.Field(nullable=True, gt=0)
     requests: int = pa.Field(nullable=True, gt=0)
@@ -76,13 +80,15 @@ def tabulate_judge_audit(
     reference_judge = settings.reference_judge
 
     @cache
-    def reference_means(generator: str, n_traces: int) -> Array:
+    def by_reference_judge(generator: str) -> dict[str, Array]:
         if reference_judge is None:
-            return np.full((n_traces, len(CRITERIA)), np.nan)
-        return mean_ratings(read_levels(traces[generator], ratings[reference_judge, generator])[1])
+            return {}
+        file = ratings[reference_judge, generator]
+        return dict(zip(read_dimensions(file).criteria, mean_ratings(read_levels(traces[generator], file)[1]).T, strict=True))
 
     rows = []
     for judge in settings.judges:
+        rated = _rated(ratings, judge.judge)
         frames, levels, references = [], [], []
         for name, draws in judge.generators.items():
             family = settings.families[name]
@@ -91,7 +97,8 @@ def tabulate_judge_audit(
                 light, given = read_levels(traces[draw], ratings[judge.judge, draw])
                 frames.append(light.with_columns(owner=pl.lit(name), own=pl.lit(own)))
                 levels.append(given)
-                references.append(reference_means(draw, len(light)))
+                unknown, known = np.full(len(light), np.nan), by_reference_judge(draw)
+                references.append(np.stack([known.get(criterion, unknown) for criterion in rated.criteria], axis=1))
         frame = pl.concat(frames)
         prompt = frame["prompt_id"].rank("dense").to_numpy().astype(np.int64) - 1
         # What could not be graded is like nothing else.
@@ -111,17 +118,32 @@ def tabulate_judge_audit(
             frame["own"].to_numpy(),
             weights,
         )
-        has_reference_judge = reference_judge is not None and judge.judge != reference_judge
-        found = _audit(group, judge, whole_judge=True, has_reference_judge=has_reference_judge)
+        reference = _rated(ratings, reference_judge) if reference_judge and judge.judge != reference_judge else None
+        found = _audit(group, judge, rated, reference, whole_judge=True)
         rows += [{"judge": judge.judge, "generator": None, **row} for row in found]
         for name in judge.generators:
             part = group.take((frame["owner"] == name).to_numpy())
-            found = _audit(part, judge, whole_judge=False, has_reference_judge=has_reference_judge)
+            found = _audit(part, judge, rated, reference, whole_judge=False)
             rows += [{"judge": judge.judge, "generator": name, **row} for row in found]
     write_result_table(rows_to_table(rows, JudgeAudit), JudgeAudit, table)
 
 
-def _bias_columns(group: Rated, x: Array) -> Array:
+def _rated(ratings: dict[tuple[str, str], Path], judge: str) -> Dimensions:
+    """What ``judge`` rates."""
+    return read_dimensions(next(file for (name, _), file in ratings.items() if name == judge))
+
+
+def _levels(means: Array, rated: Dimensions) -> Array:
+    """(..., level) whether ``means`` are nearest to a level; of none, or more than `PARTS`, whether in a part of the scale."""
+    assert rated.scale
+    low, high = rated.scale
+    if 0 < len(rated.levels) <= PARTS:
+        return np.asarray((whole(means) - low)[..., None] == np.arange(len(rated.levels)))
+    places = np.floor((means - low) / (high - low) * PARTS).clip(max=PARTS - 1)
+    return np.asarray(places[..., None] == np.arange(PARTS))
+
+
+def _bias_columns(group: Rated, x: Array, rated: Dimensions) -> Array:
     """Columns for the `slope` of rating minus reference on ``x`` among traces of the same level by the reference.
 
     The same level, because ratings that are pulled to the middle of the scale would else look like a bias against whatever goes
@@ -132,8 +154,7 @@ def _bias_columns(group: Rated, x: Array) -> Array:
     known = ~np.isnan(gap + x)
     gap, x = np.where(known, gap, 0), np.where(known, x, 0)
     columns = as_columns(known.astype(float), x, gap, x * x, x * gap)
-    at = whole(group.reference_means[:, :-1])[..., None] == np.asarray(LEVELS)  # (trace, dimension, level)
-    result: Array = at[..., None] * columns[:, :, None, :]
+    result: Array = _levels(group.reference_means[:, :-1], rated)[..., None] * columns[:, :, None, :]
     return result
 
 
@@ -155,24 +176,29 @@ def _within_strata(group: Rated, x: Array) -> Array:
     return as_columns(known.astype(float), np.zeros_like(x), np.zeros_like(x), x * x, x * y)[:, :, None, :]
 
 
-def _requests(judge: AuditedJudge, n: int) -> int | None:
+def _requests(judge: AuditedJudge, n: int, n_dimensions: int) -> int | None:
     """Requests for ``n`` ratings of a trace; None for a judge whose requests are not counted."""
     if judge.choices_per_request is None:
         return None
-    return -(-n // judge.choices_per_request) * (len(DIMENSIONS) if judge.separate_dimensions else 1)
+    return -(-n // judge.choices_per_request) * (n_dimensions if judge.separate_dimensions else 1)
 
 
-def _audit(group: Rated, judge: AuditedJudge, *, whole_judge: bool, has_reference_judge: bool) -> list[dict[str, Any]]:
-    """The rows of one judge on some traces; the curve, shares of levels and slopes of ``whole_judge`` only."""
+def _audit(
+    group: Rated, judge: AuditedJudge, rated_by: Dimensions, reference: Dimensions | None, *, whole_judge: bool
+) -> list[dict[str, Any]]:
+    """The rows of one judge on some traces; the curve, shares of levels and slopes of ``whole_judge`` only.
+
+    ``rated_by`` is what it rates, ``reference`` what the reference judge does, if there is another one.
+    """
     rows: list[dict[str, Any]] = []
     repeats = group.levels.shape[1]
 
     def add(statistic: str, intervals: Array, n: Array, n_ratings: int | None = None) -> None:
-        for criterion, interval, number in zip(CRITERIA, intervals.T, n, strict=False):
+        for criterion, interval, number in zip(rated_by.criteria, intervals.T, n, strict=False):
             estimate, low, high = (None if np.isnan(value) else float(value) for value in interval)
             if estimate is not None or whole_judge:
                 row = {"dimension": criterion, "statistic": statistic, "n_ratings": n_ratings, "n": int(number)}
-                row["requests"] = n_ratings and _requests(judge, n_ratings)
+                row["requests"] = n_ratings and _requests(judge, n_ratings, len(rated_by.names))
                 rows.append({**row, "estimate": estimate, "ci_low": low, "ci_high": high})
 
     ratings = with_overall(group.levels)
@@ -184,43 +210,48 @@ def _audit(group: Rated, judge: AuditedJudge, *, whole_judge: bool, has_referenc
         add("icc", group.intervals(lambda sums: spearman_brown(icc(sums), repeats), variances), rated, repeats)
     add("noise_sd", group.intervals(noise_sd, variances), rated, 1)
 
-    asked = (group.levels > NOT_ASKED).all(axis=2, keepdims=True)
-    absent = np.concatenate([group.levels == MISSING, (group.levels == MISSING).any(axis=2, keepdims=True)], axis=2)
+    asked, absent = (group.levels != NOT_ASKED).all(axis=2, keepdims=True), np.isnan(group.levels)
+    absent = np.concatenate([absent, absent.any(axis=2, keepdims=True)], axis=2)
     missing = group.intervals(share, as_columns((absent & asked).sum(axis=1), np.broadcast_to(asked, absent.shape).sum(axis=1)))
     # Of none in n, resamples know nothing: then the bound is that of n independent prompts (Clopper and Pearson 1934).
     bound = 1 - ((1 - LEVEL) / 2) ** (1 / max(1, len(np.unique(group.prompt[np.any(asked, axis=(1, 2))]))))
     missing[2] = np.where(missing[0] == 0, bound, missing[2])
-    add("missing", missing, np.full(len(CRITERIA), asked.sum()))
+    add("missing", missing, np.full(len(rated_by.criteria), asked.sum()))
 
     means = mean_ratings(group.levels)
-    if has_reference_judge:
-        exact, near = moments(means, group.reference_means), moments(whole(means), whole(group.reference_means))
+    one_scale = reference is not None and (reference.scale, reference.whole) == (rated_by.scale, rated_by.whole)
+    if reference:
+        exact = moments(means, group.reference_means)
         both = exact[..., 0].sum(axis=0)
-        add("kappa", group.intervals(kappa, near), both)
-        add("bias", group.intervals(lambda sums: (sums[..., 1] - sums[..., 2]) / sums[..., 0], exact), both)
-        ranked = [rank_correlation(group, means[:, place], group.reference_means[:, place]) for place in range(len(CRITERIA))]
+        if one_scale:
+            near = moments(whole(means), whole(group.reference_means)) if rated_by.whole else exact
+            add("kappa", group.intervals(kappa, near), both)
+            add("bias", group.intervals(lambda sums: (sums[..., 1] - sums[..., 2]) / sums[..., 0], exact), both)
+        ranked = [
+            rank_correlation(group, steps(own, rated_by.scale), steps(other, reference.scale))
+            for own, other in zip(means.T, group.reference_means.T, strict=True)
+        ]
         add("spearman", np.asarray(ranked).T, both)
     if not whole_judge:
         return rows
     for n in CURVE:
         add("spearman_brown", spearman_brown(single, n), rated, n)
-    for level in LEVELS:
-        at = as_columns((group.levels == level).sum(axis=1), (group.levels > MISSING).sum(axis=1))
-        add(f"share_of_{level}", group.intervals(share, at), (group.levels > MISSING).sum(axis=(0, 1)))
+    readable = np.isfinite(group.levels)
+    for level in rated_by.levels if len(rated_by.levels) <= PARTS else ():
+        at = as_columns((group.levels == level).sum(axis=1), readable.sum(axis=1))
+        add(f"share_of_{level}", group.intervals(share, at), readable.sum(axis=(0, 1)))
     spread = float(group.tokens.std())
     add(
         "length_slope",
         group.intervals(lambda sums: spread * with_mean(slope(sums)), _within_strata(group, group.tokens)),
         rated,
     )
-    if has_reference_judge:
-        add(
-            "length_bias",
-            group.intervals(lambda sums: spread * with_mean(slope(sums)), _bias_columns(group, group.tokens)),
-            both,
-        )
+    if one_scale and rated_by.scale:
+        by_length = _bias_columns(group, group.tokens, rated_by)
+        add("length_bias", group.intervals(lambda sums: spread * with_mean(slope(sums)), by_length), both)
         if len(np.unique(group.own[~np.isnan(group.own)])) > 1:
-            add("family_bias", group.intervals(lambda sums: with_mean(slope(sums)), _bias_columns(group, group.own)), both)
+            by_family = _bias_columns(group, group.own, rated_by)
+            add("family_bias", group.intervals(lambda sums: with_mean(slope(sums)), by_family), both)
     return rows
 
 

@@ -10,7 +10,7 @@ from matplotlib import pyplot
 from prefdelta.audit.judge_audit import JudgeAudit, judge_findings
 from prefdelta.audit.settings import ReferenceJudgeSettings
 from prefdelta.measure import plotting
-from prefdelta.study.dimensions import CRITERIA, DIMENSIONS, LEVELS
+from prefdelta.study.dimensions import OVERALL
 from prefdelta.tables.io import read_result_csv
 
 CAVEAT = (
@@ -21,6 +21,8 @@ CAVEAT = (
     "little."
 )
 
+SHARE_OF = "share_of_"
+
 
 def plot_judge_audit(table: Path, figure: Path, *, settings: ReferenceJudgeSettings) -> None:
     """Plots how far each judge repeats itself, agrees with the reference judge and is biased, and how it uses its levels."""
@@ -28,12 +30,13 @@ def plot_judge_audit(table: Path, figure: Path, *, settings: ReferenceJudgeSetti
     audit = read_result_csv(table, JudgeAudit)
     shown = audit.filter(pl.col("generator").is_null() & pl.col("estimate").is_not_null())
     judges = audit["judge"].unique(maintain_order=True).to_list()
+    criteria = plotting.criteria(audit["dimension"])
     plot, grid = pyplot.subplots(2, 3, figsize=(14, 6.5 + 0.45 * len(judges)), layout="constrained")
     (curves, *agreement), (*biases, levels) = grid
     repeated = shown.filter(statistic="spearman_brown")["judge"].unique(maintain_order=True)
     for style, judge in zip(cycle(("-", "--", ":", "-.")), repeated, strict=False):
         used = shown.filter(judge=judge, statistic="icc").filter(pl.col("n_ratings") == pl.col("n_ratings").max())
-        for criterion, colour in plotting.CRITERION_COLOURS.items():
+        for criterion, colour in criteria.items():
             line = shown.filter(judge=judge, statistic="spearman_brown", dimension=criterion)
             curves.plot(line["n_ratings"], line["estimate"], style, color=colour, lw=1.4, label=f"{criterion}, {judge}")
             curves.fill_between(line["n_ratings"], line["ci_low"], line["ci_high"], color=colour, alpha=0.15, lw=0)
@@ -54,12 +57,12 @@ def plot_judge_audit(table: Path, figure: Path, *, settings: ReferenceJudgeSetti
     for statistic, (panel, marker) in markers.items():
         for index, judge in enumerate(others):
             rows = shown.filter(judge=judge, statistic=statistic)
-            places = [CRITERIA.index(name) + plotting.offset(index, len(others)) for name in rows["dimension"]]
+            places = [list(criteria).index(name) + plotting.offset(index, len(others)) for name in rows["dimension"]]
             marks = {"xerr": plotting.errors(rows), "color": plotting.colour(index), "label": judge}
             panel.errorbar(rows["estimate"], places, fmt=marker, ms=4, lw=1.4, **marks)
     for panel, xlabel in compared.values():
-        panel.set_yticks(range(len(CRITERIA)), CRITERIA if panel in (agreement[0], biases[0]) else [])
-        panel.set(xlabel=xlabel if reference_judge else "unknown without a reference judge", ylim=(len(CRITERIA) - 0.5, -0.5))
+        panel.set_yticks(range(len(criteria)), criteria if panel in (agreement[0], biases[0]) else [])
+        panel.set(xlabel=xlabel if reference_judge else "unknown without a reference judge", ylim=(len(criteria) - 0.5, -0.5))
         panel.locator_params(axis="x", nbins=5)
         if panel in biases:
             panel.axvline(0, color="black", lw=0.8)
@@ -67,17 +70,20 @@ def plot_judge_audit(table: Path, figure: Path, *, settings: ReferenceJudgeSetti
     biases[0].set_title("is it too kind or too strict?")
     biases[1].set_title("does it prefer length?")
     agreement[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
-    bars = [(judge, dimension) for judge in judges for dimension in DIMENSIONS]
+    shares_of = shown.filter(pl.col("statistic").str.starts_with(SHARE_OF), pl.col("dimension") != OVERALL)
+    bars = list(shares_of.select("judge", "dimension").unique(maintain_order=True).iter_rows())
     left = np.zeros(len(bars))
-    for level, shade in zip(LEVELS, pyplot.colormaps["viridis"](np.linspace(0.05, 0.95, len(LEVELS))), strict=True):
-        rows = shown.filter(statistic=f"share_of_{level}")
+    given = sorted({int(name.removeprefix(SHARE_OF)) for name in shares_of["statistic"]})
+    for level, shade in zip(given, pyplot.colormaps["viridis"](np.linspace(0.05, 0.95, len(given))), strict=True):
+        rows = shown.filter(statistic=f"{SHARE_OF}{level}")
         shares = {(row["judge"], row["dimension"]): row["estimate"] for row in rows.iter_rows(named=True)}
         widths = np.array([shares.get(bar, 0.0) for bar in bars])
         levels.barh(range(len(bars)), widths, left=left, color=shade, height=0.85, label=str(level))
         left += widths
     levels.set_yticks(range(len(bars)), [f"{judge}, {dimension}" for judge, dimension in bars], fontsize=7)
     levels.set(xlabel="share of ratings", xlim=(0, 1), ylim=(len(bars) - 0.5, -0.5), title="which levels does it give?")
-    levels.legend(title="level", loc="upper left", bbox_to_anchor=(1, 1))
+    if bars:
+        levels.legend(title="level", loc="upper left", bbox_to_anchor=(1, 1))
     plotting.save(
         plot,
         figure,

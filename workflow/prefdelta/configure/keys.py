@@ -89,7 +89,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value: Any = field.default
-    if isinstance(value, BaseModel) or value in ({}, []):
+    if isinstance(value, BaseModel) or value in ({}, [], ""):
         return ""
     return "none" if value is None else f"`{list(value) if isinstance(value, tuple) else value}`"
 

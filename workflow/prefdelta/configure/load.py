@@ -28,7 +28,7 @@ def load_study(config: dict[str, Any], files: Sequence[Path | str] = ()) -> Stud
     for file in files:
         read_config(file)
     try:
-        study = Study.model_validate(config)
+        study = Study.model_validate(_with_rubrics(config))
     except ValidationError as error:
         missing = [str(problem["loc"][0]) for problem in error.errors() if _lacks_section(problem)]
         messages = [_incomplete(missing, files)] if missing else []
@@ -71,6 +71,16 @@ def _incomplete(missing: list[str], files: Sequence[Path | str]) -> str:
         f"{lacking} {', '.join(missing)}: nothing is taken from {DEFAULT} where a file is named. Add them (config/README.md has "
         f"the keys), or name the study's file first: `--configfile STUDY.yaml {' '.join(named) or 'FILE.yaml'}`"
     )
+
+
+def _with_rubrics(config: dict[str, Any]) -> dict[str, Any]:
+    """``config`` with what the files hold that judges name as their `rubric`. Raises ConfigError."""
+    judges = config.get("judges")
+    if not isinstance(judges, dict):
+        return config
+    named = {name: judge["rubric"] for name, judge in judges.items() if isinstance(judge, dict) and "rubric" in judge}
+    found = {name: judges[name] | {"rubric": read_config(file)} for name, file in named.items() if isinstance(file, str)}
+    return config | {"judges": judges | found}
 
 
 def _moved(section: str, key: str) -> str:

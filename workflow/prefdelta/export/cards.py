@@ -48,7 +48,7 @@ print(tokenizer.apply_chat_template(pairs[0]["prompt"] + pairs[0]["chosen"], tok
 | `chosen_trace_id`, `rejected_trace_id` | key of the side's trace |
 | `chosen_correct`, `rejected_correct` | whether the side's final answer is right; null where it could not be graded |
 | `chosen_tokens`, `rejected_tokens` | generated tokens of the side, as its generator counts them |
-| `chosen_*`, `rejected_*` | mean rating of the side in a dimension, 1 to 5; `overall`: the mean of the dimensions |
+| `chosen_*`, `rejected_*` | mean rating of the side in a dimension, {{ rating }}; `overall`: the mean of the dimensions |
 | `delta_*` | `chosen_*` minus `rejected_*` |
 
 ## Deltas
@@ -88,8 +88,10 @@ What the study sets of each:
 ```
 
 The judge's rubric:
-{% for name, (question, low, middle, high) in rubric.items() %}
-- **{{ name }}**: {{ question }} (1: {{ low }}; 3: {{ middle }}; 5: {{ high }})
+{% for dimension in rubric.dimensions %}
+- **{{ dimension.name }}**{{ ": " if dimension.question }}{{ dimension.question }}{% if dimension.levels %} ({%
+for level, meaning in dimension.levels.items() %}{{ "%g" % level | float }}: {{ meaning }}{{ "; " if not loop.last }}{% endfor
+%}){% endif %}
 {%- endfor %}
 
 The selection is `{{ cell.selection }}`, in this grammar:
@@ -166,7 +168,12 @@ def dataset_card(lineage: dict[str, Any], location: str, language: str) -> str:
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
     )
     settings = _json({name: origin["settings"] for name, origin in origins.items()})
-    words: dict[str, Any] = {"location": location, "origins": origins, "settings": settings}
+    words: dict[str, Any] = {
+        "location": location,
+        "origins": origins,
+        "settings": settings,
+        "rating": _rating(lineage["rubric"]["scale"]),
+    }
     return f"{DatasetCard.from_template(header, template_str=DATASET, **lineage, **words)}\n"
 
 
@@ -193,6 +200,10 @@ def model_card(lineage: dict[str, Any], dataset: str | None, language: str) -> s
 
 def _hub_license(license: str) -> str:
     return "unknown" if license == NOT_STATED else license  # the hub takes only names that it knows
+
+
+def _rating(scale: list[float] | None) -> str:
+    return f"{scale[0]:g} to {scale[1]:g}" if scale else "any number"
 
 
 def _size(n: int) -> str:

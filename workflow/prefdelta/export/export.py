@@ -18,15 +18,13 @@ from huggingface_hub import HfApi
 from prefdelta.checkpoints.manifest import checked_folder, read_manifest, sha256
 from prefdelta.export.cards import dataset_card, model_card
 from prefdelta.export.settings import ExportSettings
-from prefdelta.judge.rubric import RUBRIC
 from prefdelta.measure.intervals import item_weights, nested_interval
 from prefdelta.measure.scores import clipped, item_scores
 from prefdelta.measure.settings import Bootstrap
 from prefdelta.run.atomic import write_text
 from prefdelta.run.errors import PrefdeltaError
-from prefdelta.study.dimensions import CRITERIA
 from prefdelta.study.selections import GRAMMAR
-from prefdelta.tables.io import read_table
+from prefdelta.tables.io import read_dimensions, read_table
 from prefdelta.tables.stages import Pairs, Predictions
 
 log = logging.getLogger(__name__)
@@ -63,9 +61,9 @@ def export_cell(pairs: Path, checkpoint: Path, evals: Path, base_evals: Path, fo
     policy = told.pop("policy")
     data = told | {
         "cell": {"study": settings.study, **vars(settings.cell.pairs)},
-        "rubric": RUBRIC,
+        "rubric": settings.rubric.model_dump(mode="json"),
         "selection_grammar": GRAMMAR,
-        "pairs": pair_statistics(frame),
+        "pairs": pair_statistics(frame, read_dimensions(pairs).criteria),
         "code": code_version(),
     }
     model = data | {
@@ -107,10 +105,10 @@ def repositories(settings: ExportSettings) -> dict[str, str]:
     return {kind: f"{settings.namespace}/{name}" for kind, name in names.items()}
 
 
-def pair_statistics(frame: pl.DataFrame) -> dict[str, Any]:
+def pair_statistics(frame: pl.DataFrame, criteria: tuple[str, ...]) -> dict[str, Any]:
     """Of `Pairs`: counts, the distribution of their deltas (levels), and both sides' length (tokens), correctness and rating."""
     deltas, sides = [], []
-    for criterion in CRITERIA:
+    for criterion in criteria:
         delta = pl.col(f"delta_{criterion}")
         summary = frame.select(
             mean=delta.mean(),

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from pydantic import Field
+
 from prefdelta.measure.settings import Bootstrap
+from prefdelta.study.dimensions import PAPER, Rubric
 from prefdelta.study.lattice import Cell
 from prefdelta.study.strict import Strict
 
@@ -17,13 +20,14 @@ class Origin(Strict):
 
 
 class ExportSettings(Strict):
-    """Of `export_cell`. ``prompts`` are by task, ``generators`` by name."""
+    """Of `export_cell`. ``prompts`` are by task, ``generators`` by name, ``rubric`` is the judge's."""
 
     study: str
     cell: Cell
     prompts: dict[str, Origin]
     generators: dict[str, Origin]
     judge: Origin
+    rubric: Rubric = Field(default=PAPER, exclude_if=lambda rubric: rubric == PAPER)
     policy: Origin
     license: str
     language: str

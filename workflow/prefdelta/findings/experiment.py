@@ -16,7 +16,6 @@ from prefdelta.measure.verdict import decided
 from prefdelta.study.lattice import Cell
 from prefdelta.tables.check import Table
 from prefdelta.tables.io import rows_to_table, write_result_table
-from prefdelta.tables.stages import _delta
 
 BASE = "base"  # in the column `versus`: the untuned policy
 TOLERANCE = 0.02  # budgets within this share of each other count as equal
@@ -30,10 +29,11 @@ class Results(Table):
     have a two-sided ``p_value``, and what is `decided` of them, corrected for all differences of the experiment to the same
     control on the same suite, task and decoding; the ``primary`` contrast is by itself. ``p_mcnemar``, of greedy answers, takes
     seeds as fixed; ``n_gained`` and ``n_lost`` are items that the arm answers right greedily and ``versus`` does not, and the
-    reverse, on average over pairs of seeds. ``budget``: in what the arms' training differs by more than 2 %. ``n_tokens`` are
-    the completion tokens that training reads. In ``delta_profile`` tables ``estimate`` is a mean sample-level delta (levels, -4
-    to 4) of ``dimension``. ``n_ungraded``: answers of the arm's evaluations, and of those that it is compared with, which could
-    not be graded and are left out; an item without any graded answer in one of an experiment's evaluations is left out of all.
+    reverse, on average over pairs of seeds. ``budget``: in what the arms' training differs by more than 2 %. ``n_tokens`` are the
+    completion tokens that training reads. In ``delta_profile`` tables ``estimate`` is a mean sample-level delta of ``dimension``
+    (levels of the judge's scale). ``n_ungraded``: answers of the arm's evaluations, and of those that it is compared with, which
+    could not be graded and are left out; an item without any graded answer in one of an experiment's evaluations is left out of
+    all.
     """
 
     experiment: str
@@ -75,7 +75,7 @@ class Results(Table):
     n_chosen_truncated: int = pa.Field(nullable=True, ge=0)
     n_rejected_truncated: int = pa.Field(nullable=True, ge=0)
     generator_delta: float = pa.Field(nullable=True, ge=-100, le=100)
-    mean_delta: float = _delta()
+    mean_delta: float
     correct_delta: float = pa.Field(nullable=True, ge=-100, le=100)
     n_identical: int = pa.Field(ge=0)
 

@@ -12,23 +12,22 @@ from prefdelta.findings.settings import GeneratorDeltasSettings
 from prefdelta.measure.intervals import mean_interval
 from prefdelta.measure.settings import ArmSettings
 from prefdelta.pairs.build import prompt_ranges, rated, sum_ratings
-from prefdelta.study.dimensions import CRITERIA
 from prefdelta.tables.check import Table
-from prefdelta.tables.io import read_batches, rows_to_table, write_result_table
+from prefdelta.tables.io import read_batches, read_dimensions, rows_to_table, write_result_table
 from prefdelta.tables.stages import Traces
 
 
 class GeneratorDeltas(Table):
     """Generator-level delta of every (chosen, rejected) on the same prompts: in accuracy (points), or in mean rating.
 
-    Without accuracy where no prompt has a right answer.
+    ``quantity`` is accuracy, or a criterion of the judge; there is no accuracy where no prompt has a right answer.
     ``n_ungraded``: traces of both that could not be graded, and so are left out of accuracy (of ratings none is).
     """
 
     chosen: str
     rejected: str
     judge: str
-    quantity: str = pa.Field(isin=["accuracy", *CRITERIA])
+    quantity: str
     chosen_mean: float
     rejected_mean: float
     estimate: float
@@ -51,10 +50,11 @@ def tabulate_generator_deltas(
             )
             for generator, draws in generators.items()
         }
+        criteria = read_dimensions(next(file for (name, _), file in ratings.items() if name == judge)).criteria
         for chosen, rejected in permutations(by_prompt, 2):
             both = on_same_prompts(by_prompt[chosen], by_prompt[rejected])
             ungraded = sum(int(accuracies[draw]["ungraded"].sum()) for side in (chosen, rejected) for draw in generators[side])
-            for quantity in ("accuracy", *CRITERIA):
+            for quantity in ("accuracy", *criteria):
                 scores = both.select(a=quantity, b=f"{quantity}_rejected").drop_nulls()
                 if scores.is_empty():  # prompts without right answers have no accuracy
                     continue
@@ -107,7 +107,7 @@ def _ratings_by_prompt(traces: Path, ratings: Path) -> pl.DataFrame:
     with TemporaryDirectory() as folder:
         sums = Path(folder, "sums.parquet")
         sum_ratings(ratings, sums)
-        means = pl.col(CRITERIA).mean()
+        means = pl.col(read_dimensions(ratings).criteria).mean()
         parts = [rated(traces, sums, within).group_by("prompt_id").agg(means) for within in prompt_ranges(traces)]
     return pl.concat(parts)
 

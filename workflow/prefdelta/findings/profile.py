@@ -10,8 +10,7 @@ from prefdelta.findings.generator_deltas import accuracy_deltas
 from prefdelta.findings.settings import ExperimentSettings, FigureSettings
 from prefdelta.measure.intervals import mean_interval
 from prefdelta.pairs.contrast import correct_delta, n_identical
-from prefdelta.study.dimensions import CRITERIA
-from prefdelta.tables.io import read_result_csv, read_table, rows_to_table, write_result_table
+from prefdelta.tables.io import read_dimensions, read_result_csv, read_table, rows_to_table, write_result_table
 from prefdelta.tables.stages import Pairs
 
 
@@ -24,7 +23,7 @@ def tabulate_profile(traces: dict[str, Path], pairs: dict[str, Path], table: Pat
     rows = []
     for arm in settings.arms:
         frame = read_table(pairs[arm.arm], Pairs)
-        for criterion in CRITERIA:
+        for criterion in read_dimensions(pairs[arm.arm]).criteria:
             # Samples of one prompt are not independent, so the bootstrap's unit is the prompt.
             values = frame.group_by("prompt_id").agg(pl.col(f"delta_{criterion}").mean()).sort("prompt_id")
             differences = values[f"delta_{criterion}"].to_numpy()
@@ -51,17 +50,23 @@ def plot_profile(table: Path, pairs: dict[str, Path], figure: Path, *, settings:
     from prefdelta.measure import plotting
 
     plot, panels = plotting.panels(len(settings.arms), width=2.1, height=3.4, sharey=True)
+    rated = {arm: read_dimensions(pairs[arm]) for arm in settings.arms}
+    criteria = plotting.criteria(name for each in rated.values() for name in each.names)
     for panel, arm in zip(panels, settings.arms, strict=True):
         frame = read_table(pairs[arm], Pairs)
-        for place, criterion in enumerate(CRITERIA):
-            values, colour = frame[f"delta_{criterion}"].to_numpy(), plotting.CRITERION_COLOURS[criterion]
+        for place, (criterion, colour) in enumerate(criteria.items()):
+            if criterion not in rated[arm].criteria:
+                continue
+            values = frame[f"delta_{criterion}"].to_numpy()
             parts: Any = panel.violinplot([values], positions=[place], widths=0.85, showextrema=False, orientation="horizontal")
             parts["bodies"][0].set(facecolor=colour, alpha=0.6)
             panel.plot(values.mean(), place, "o", color=colour, ms=4)
         panel.axvline(0, color="black", lw=0.8)
-        panel.set(xlabel="delta (levels)", xlim=(-4, 4), title=arm.replace(" over ", "\nover "))
+        if scale := rated[arm].scale:
+            panel.set_xlim(scale[0] - scale[1], scale[1] - scale[0])
+        panel.set(xlabel="delta (levels)", title=arm.replace(" over ", "\nover "))
         panel.title.set_fontsize(9)
-    panels[0].set_yticks(range(len(CRITERIA)), CRITERIA)
+    panels[0].set_yticks(range(len(criteria)), criteria)
     panels[0].invert_yaxis()
     lines = answer_profile(read_result_csv(table, Results), settings.arms)
     answers = {"Mean delta of each criterion (levels), 95 % intervals:": lines}

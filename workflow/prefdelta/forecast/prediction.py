@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from prefdelta.forecast.predictor import Predictor, directions, features, fit_ridge, in_log_odds, in_points
 from prefdelta.forecast.regret import Choices
 from prefdelta.forecast.settings import PredictionSettings
-from prefdelta.forecast.whatif import OfArms, WhatIf
+from prefdelta.forecast.whatif import OfArms, WhatIf, read_whatif
 from prefdelta.measure.intervals import Array, Interval, item_weights, nested_interval
 from prefdelta.measure.scores import suite_scores
 from prefdelta.measure.settings import ArmSettings
 from prefdelta.run.atomic import write_text
 from prefdelta.study.lattice import Cell
 from prefdelta.tables.check import Table
-from prefdelta.tables.io import ARM, read_result_csv, rows_to_table, write_result_table
+from prefdelta.tables.io import ARM, rows_to_table, write_result_table
 
 Mask = NDArray[np.bool_]
 REGRETS = ("regret", "regret_low", "regret_high", "regret_at_random", "regret_by_generator_delta")
@@ -87,7 +87,7 @@ def tabulate_prediction(
     predicted by it with what came out: nothing that this study trained can have reached it. Fits are in log-odds
     (`predictor.log_odds`); everything that is written, but the `Predictor`, is in points.
     """
-    rows = {tuple(row[word] for word in ARM): row for row in read_result_csv(whatif, WhatIf).iter_rows(named=True)}
+    rows = {tuple(row[word] for word in ARM): row for row in read_whatif(whatif).iter_rows(named=True)}
     planned = rows_to_table([rows[tuple(getattr(arm, word) for word in ARM)] for arm in settings.arms], WhatIf)
     measured, choices = _measured(evals, bases, settings)
     gains, errors = np.array([one.estimate for one in measured]), np.array([one.standard_error for one in measured])

@@ -1,5 +1,6 @@
 """What if: everything that is known of an experiment's arms before any of them is trained."""
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,26 @@ from prefdelta.findings.generator_deltas import GeneratorDeltas
 from prefdelta.forecast.predictor import predict
 from prefdelta.forecast.settings import PlannedArm, WhatIfSettings
 from prefdelta.measure.verdict import arm_names
-from prefdelta.study.dimensions import CRITERIA
+from prefdelta.study.dimensions import Dimensions
 from prefdelta.study.lattice import SIDES, PairSet
 from prefdelta.study.recipe import examples_read
 from prefdelta.study.study import Cost
-from prefdelta.tables.check import Table
-from prefdelta.tables.io import ARM, read_batches, read_result_csv, read_table, rows_to_table, write_result_table
+from prefdelta.tables.check import Table, with_columns
+from prefdelta.tables.checksum import read_summed
+from prefdelta.tables.io import (
+    ARM,
+    read_batches,
+    read_dimensions,
+    read_result_csv,
+    read_table,
+    rows_to_table,
+    write_result_table,
+)
 from prefdelta.tables.stages import Pairs, Predictions, References
 
 MANY_PASSES = 4  # more repetition adds little (of pretraining: Muennighoff et al. 2023, arXiv 2305.16264)
 SHOWN = 5  # names in a sentence
+_FIXED = ("delta_overall", "delta_overall_sd", "delta_overall_q10", "delta_overall_q50", "delta_overall_q90")
 
 
 class OfArms(Table):
@@ -46,7 +57,8 @@ class WhatIf(OfArms):
     as the generator counted them. ``n_passes``: how often the steps read each pair; ``n_training_tokens``: completion tokens
     that they read in one cell; ``n_evaluation_tokens``: that one evaluation of the untuned policy wrote. ``negative``: share of
     pairs with an overall delta below 0; ``identical``: with equal texts; ``chosen_correct`` and ``rejected_correct`` are shares
-    of graded answers. Shares are 0 to 1; deltas are in levels (-4 to 4), generator_delta and gains in points.
+    of graded answers. Shares are 0 to 1; deltas are in levels of the judge's scale, generator_delta and gains in points.
+    There is a ``delta_`` of each dimension that a judge of the study rates, null where the arm's does not.
     ``generator_delta_overall``: mean rating of all traces by the arm's judge, chosen generator minus rejected one. Hours and
     ``cost`` are those of all ``n_seeds`` cells together. ``predictor``: what predicted the gains: study, suite, and the
     SHA-256 of its file.
@@ -62,11 +74,6 @@ class WhatIf(OfArms):
     rejected_tokens: float = pa.Field(ge=0)
     n_training_tokens: float = pa.Field(ge=0)
     n_evaluation_tokens: float = pa.Field(ge=0)
-    delta_factuality: float
-    delta_strategy_coherence: float
-    delta_step_coherence: float
-    delta_computational_precision: float
-    delta_signal_to_noise: float
     delta_overall: float
     delta_overall_sd: float = pa.Field(ge=0)
     delta_overall_q10: float
@@ -90,6 +97,21 @@ class WhatIf(OfArms):
     predicted_low: float = pa.Field(nullable=True)
     predicted_high: float = pa.Field(nullable=True)
     predictor: str = pa.Field(nullable=True)
+
+    @classmethod
+    def by(cls, dimensions: Dimensions) -> type[Table]:
+        return with_columns(cls, {f"delta_{name}": (float, pa.Field(nullable=True)) for name in dimensions.names})
+
+
+def read_whatif(table: Path) -> pl.DataFrame:
+    """A table `WhatIf`, with the dimensions that it has. Raises TableError."""
+    names = rated_dimensions(read_summed(table).partition(b"\n")[0].decode().split(","))
+    return read_result_csv(table, WhatIf.by(Dimensions(names=names, scale=None, whole=False)))
+
+
+def rated_dimensions(columns: Iterable[str]) -> tuple[str, ...]:
+    """The dimensions that a `WhatIf` with these ``columns`` has."""
+    return tuple(name.removeprefix("delta_") for name in columns if name.startswith("delta_") and name not in _FIXED)
 
 
 def tabulate_whatif(
@@ -140,15 +162,19 @@ def tabulate_whatif(
                 **_cost(settings.cost, means["n_training_tokens"] * len(cells), written[arm.policy] * len(cells)),
             }
         )
-    planned = rows_to_table(rows, WhatIf)
+    names = tuple(dict.fromkeys(name for file in pairs.values() for name in read_dimensions(file).names))
+    model = WhatIf.by(Dimensions(names=names, scale=None, whole=False))
+    planned = rows_to_table(rows, model)
     if predictor:
         planned = planned.with_columns(predict(predictor, planned).get_columns())
-    write_result_table(planned, WhatIf, table)
+    fixed = list(WhatIf.to_schema().columns)
+    place = fixed.index("delta_overall")
+    write_result_table(planned.select(*fixed[:place], *(f"delta_{name}" for name in names), *fixed[place:]), model, table)
 
 
 def _summary(pairs: Path, references: tuple[Path, ...], max_length: int) -> dict[str, Any]:
     """What a pair set is on average; without ``references``, tokens are as the generators count them and not cut."""
-    criteria = [f"delta_{criterion}" for criterion in CRITERIA]
+    criteria = [f"delta_{criterion}" for criterion in read_dimensions(pairs).criteria]
     by_side = [f"{side}_{name}" for side in SIDES for name in ("trace_id", "overall", "correct", "tokens")]
     # Texts are compared batch by batch, so that they are never in memory all at once.
     batches = read_batches(pairs, Pairs, ["pair_id", *SIDES, *by_side, *criteria])

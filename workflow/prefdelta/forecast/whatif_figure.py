@@ -12,7 +12,7 @@ from prefdelta.forecast.overlap import Overlap
 from prefdelta.forecast.predictor import read_predictor
 from prefdelta.forecast.requests import Requests, answer_requests
 from prefdelta.forecast.settings import WhatIfFigureSettings
-from prefdelta.forecast.whatif import MANY_PASSES, WhatIf, answer_whatif
+from prefdelta.forecast.whatif import MANY_PASSES, answer_whatif, read_whatif
 from prefdelta.measure import plotting
 from prefdelta.measure.verdict import arm_names
 from prefdelta.tables.io import read_result_csv
@@ -25,7 +25,7 @@ def plot_whatif(
 
     ``requests`` (`Requests`) are told in words.
     """
-    arms, groups = read_result_csv(table, WhatIf), read_result_csv(overlap, Overlap).partition_by("chosen", "rejected")
+    arms, groups = read_whatif(table), read_result_csv(overlap, Overlap).partition_by("chosen", "rejected")
     groups = [rows for rows in groups if rows["share"].is_between(0, 1, closed="none").any()]  # else all or nothing
     matrices = [_shares(rows) for rows in groups]
     heights = [1.6 + 0.2 * len(arms), *(2.4 + 0.26 * len(labels) for labels, _ in matrices)]

@@ -8,24 +8,24 @@ from pathlib import Path
 import polars as pl
 
 from prefdelta.run.errors import PrefdeltaError
-from prefdelta.study.dimensions import DIMENSIONS, LEVELS
+from prefdelta.study.dimensions import Dimensions
 
 KEY = ["trace_id", "dimension", "repeat"]
 NEEDED = ["trace_id", "dimension", "rating"]
-_WHOLE = re.compile(r"(\d{1,9})(?:[.,]0+)?")  # spreadsheets make 4.0 of 4, or 4,0
+_NUMBER = re.compile(r"(-?\d{1,9})(?:[.,](\d{1,9}))?")  # spreadsheets make 4.0 of 4, or 4,0
 
 
 class LabelsError(PrefdeltaError):
     """A file of labels can't be used; the message names the file and what is wrong with it."""
 
 
-def read_labels(file: Path | str, trace_ids: pl.Series, judge: str) -> pl.DataFrame:
+def read_labels(file: Path | str, trace_ids: pl.Series, judge: str, rated: Dimensions) -> pl.DataFrame:
     """The `Ratings` that the CSV ``file`` (trace_id, dimension, rating; optional: repeat, from 0) has of ``trace_ids``.
 
     It may be as spreadsheets write it: separated by commas, semicolons or tabs, with ``4.0`` for 4, ``Step coherence`` for
     step_coherence, spaces around what a cell holds, and empty lines. A trace without any rating was not rated and has no rows; a
     dimension that a rated trace lacks, or has without a rating, is missing. Raises LabelsError for a file that lacks a column,
-    names an unknown dimension, has another level than 1 to 5 or a key twice, or rates none of the traces.
+    names a dimension that is not ``rated``, has a rating that is not on its scale or a key twice, or rates none of the traces.
     """
     labels = _cells(Path(file))
 
@@ -34,22 +34,23 @@ def read_labels(file: Path | str, trace_ids: pl.Series, judge: str) -> pl.DataFr
         if len(rows):
             raise LabelsError(f"{file}, line {rows['line'][0]}: {what} ({len(rows)} such lines)")
 
-    numbers = {name: pl.col(name).map_elements(_whole, pl.Int64, skip_nulls=False) for name in ("rating", "repeat")}
+    written = {name: pl.col(name).map_elements(_number, pl.Float64, skip_nulls=False) for name in ("rating", "repeat")}
     empty = pl.col("written") == ""
     labels = labels.with_columns(
-        **numbers, written=pl.col("rating"), dimension=pl.col("dimension").map_elements(_name, pl.String)
+        **written, written=pl.col("rating"), dimension=pl.col("dimension").map_elements(_name, pl.String)
     )
     refuse(pl.col("trace_id") == "", "the trace_id is empty")
-    refuse(~pl.col("dimension").is_in(DIMENSIONS), f"the dimension must be one of {', '.join(DIMENSIONS)}")
-    refuse(
-        ~(empty | pl.col("rating").is_in(list(LEVELS)).fill_null(False)), f"the rating must be from {LEVELS[0]} to {LEVELS[-1]}"
-    )
-    refuse(pl.col("repeat").is_null(), "the repeat must be a number from 0")
+    refuse(~pl.col("dimension").is_in(rated.names), f"the dimension must be one of {', '.join(rated.names)}")
+    on_scale = pl.col("rating").map_elements(rated.holds, pl.Boolean).fill_null(False)
+    refuse(~(empty | on_scale), f"the rating must be a {rated.told}")
+    repeat = pl.col("repeat")
+    refuse(repeat.is_null() | (repeat < 0) | (repeat != repeat.floor()), "the repeat must be a number from 0")
+    labels = labels.with_columns(repeat.cast(pl.Int64), pl.col("rating").cast(pl.Int64 if rated.whole else pl.Float64))
     refuse(pl.struct(KEY).is_duplicated(), "the same trace, dimension and repeat stand in several lines")
     labels = labels.filter(pl.col("trace_id").is_in(trace_ids.implode()) & ~empty)
     if labels.is_empty():
         raise LabelsError(f"{file} rates none of these {len(trace_ids)} traces, such as {trace_ids[0]}: leave that generator out")
-    whole = labels.select("trace_id", "repeat").unique().join(pl.DataFrame({"dimension": DIMENSIONS}), how="cross")
+    whole = labels.select("trace_id", "repeat").unique().join(pl.DataFrame({"dimension": rated.names}), how="cross")
     ratings = whole.join(labels, on=KEY, how="left")
     return ratings.select(
         "trace_id",
@@ -94,6 +95,6 @@ def _name(written: str) -> str:
     return re.sub(r"[\s_-]+", "_", written.strip().lower())
 
 
-def _whole(written: str) -> int | None:
-    found = _WHOLE.fullmatch(written)
-    return int(found[1]) if found else None
+def _number(written: str) -> float | None:
+    found = _NUMBER.fullmatch(written)
+    return float(f"{found[1]}.{found[2] or 0}") if found else None

@@ -1,4 +1,4 @@
-"""The judge: rates every trace over an OpenAI-compatible API, several times, in five dimensions."""
+"""The judge: rates every trace over an OpenAI-compatible API, several times, in all dimensions of its rubric."""
 
 import logging
 from collections.abc import Callable
@@ -23,7 +23,6 @@ from prefdelta.judge import rubric
 from prefdelta.judge.labels import read_labels
 from prefdelta.judge.settings import RatingsRun, RatingsSettings
 from prefdelta.run.errors import PrefdeltaError
-from prefdelta.study.dimensions import DIMENSIONS
 from prefdelta.study.endpoints import FileEndpoint, VllmEndpoint
 from prefdelta.study.judges import Judge
 from prefdelta.tables.io import read_table, write_table
@@ -31,7 +30,8 @@ from prefdelta.tables.stages import Ratings, Traces
 
 log = logging.getLogger(__name__)
 
-Levels = NDArray[np.uint8]
+Numbers = NDArray[np.float64]  # NaN: no rating
+Reasons = NDArray[np.uint8]
 
 _SECOND_TRY = 500  # what is added to the seed of a repeat
 _NO_STEP = "no step to rate"
@@ -56,7 +56,8 @@ def rate_traces(
 
     A request asks for ``choices_per_request`` of the ``repeats`` ratings, in all dimensions or (``separate_dimensions``) in one,
     and has a seed of its own. With ``step_coherence: prefix`` each of the trace's `steps` is asked about by itself (as arXiv
-    2510.20603 does), and the rating is the mean of theirs as a whole level, halves up; it is missing where that of one step is.
+    2510.20603 does), and the rating is the mean of theirs, of whole ratings a whole one, halves up; it is missing where that of
+    one step is.
     ``manifest`` is that of the checkpoint that an endpoint of kind ``vllm`` or ``transformers`` serves; ``labels`` are the
     ratings of one of kind ``file``, which is no endpoint (`labels`, LabelsError). What the store knows is not asked again. An
     answer that can't be read is asked for once more, with another seed and without a schema. Raises JudgeError where the
@@ -66,7 +67,7 @@ def rate_traces(
     judge, asked = settings.settings, read_table(traces, Traces).select("trace_id", "prompt", "text")
     if isinstance(judge.endpoint, FileEndpoint):
         assert labels is not None
-        found = read_labels(labels, asked["trace_id"], settings.judge)
+        found = read_labels(labels, asked["trace_id"], settings.judge, judge.rubric.rated)
     else:
         checkpoint = checked_folder(manifest) if manifest else None
         rated, requests = _Rated(asked, judge), run.requests
@@ -94,7 +95,7 @@ def rate_traces(
         if 0 < len(found) == missing:
             told = ", ".join(found["reason"].value_counts(sort=True)["reason"])
             raise JudgeError(f"the judge {settings.judge}: none of {missing} ratings could be read ({told}): see {log_file}")
-    write_table(found.sort("trace_id", "repeat", "dimension"), Ratings, ratings)
+    write_table(found.sort("trace_id", "repeat", "dimension"), Ratings, ratings, judge.rubric.rated)
 
 
 class _Rated:
@@ -110,14 +111,15 @@ class _Rated:
         self.settings: Body = {"model": judge.model, "temperature": judge.temperature, "max_tokens": judge.max_tokens}
         if judge.reasoning_effort:
             self.settings["reasoning_effort"] = judge.reasoning_effort
+        self.rubric, self.names = judge.rubric, judge.rubric.rated.names
         self.groups, self.by_step = judge.groups, judge.step_coherence == "prefix"
         self.firsts = range(0, judge.repeats, self.n)  # the first repeat of each request about a unit
         spans = [rubric.steps(text) for text in traces["text"]] if self.by_step else []
         self.steps = np.array([span for several in spans for span in several], np.int64).reshape(-1, 2)
         self.row_of_step = np.repeat(np.arange(len(spans)), [len(several) for several in spans])
-        # A byte for each cell x repeat: 0 is no rating yet, and no reason, else the reason's place in `reasons`.
-        shape = (len(traces) * len(DIMENSIONS) + len(self.steps), judge.repeats)
-        self.found, self.why = np.zeros((2, *shape), np.uint8)
+        # For each cell x repeat the rating, and the place in `reasons` of why there is none; the first is no reason.
+        shape = (len(traces) * len(self.names) + len(self.steps), judge.repeats)
+        self.found, self.why = np.full(shape, np.nan), np.zeros(shape, np.uint8)
         self.reasons: list[str | None] = [None]
         # What is asked for once more.
         self.unread = np.zeros((len(traces) * len(self.groups) + len(self.steps), judge.repeats), bool)
@@ -144,7 +146,8 @@ class _Rated:
         n_groups = len(self.traces) * len(self.groups)
         if unit >= n_groups:
             step = unit - n_groups
-            return int(self.row_of_step[step]), ("step_coherence",), step
+            assert self.rubric.step
+            return int(self.row_of_step[step]), (self.rubric.step.name,), step
         row, group = divmod(unit, len(self.groups))
         return row, self.groups[group], None
 
@@ -152,14 +155,17 @@ class _Rated:
         row, dimensions, step = self._of(unit)
         _, problem, trace = self.traces.row(row)
         span = () if step is None else self.steps[step].tolist()
-        asked = rubric.step_messages(problem, trace, span) if span else rubric.messages(problem, trace, dimensions)
+        if span:
+            asked = rubric.step_messages(self.rubric, problem, trace, span)
+        else:
+            asked = rubric.messages(self.rubric, dimensions, problem, trace)
         # Servers draw the choices of one request from successive seeds (vLLM does), so each repeat has its own.
         drawn = client.request_seed(self.seed, dimensions, problem, trace, *span) + repeat
         return {**self.settings, "messages": asked, "seed": drawn}
 
     def _first(self, number: int) -> Body:
         unit, place = divmod(number, len(self.firsts))
-        structured = {"n": self.n, "response_format": rubric.response_format(self._of(unit)[1])}
+        structured = {"n": self.n, "response_format": rubric.response_format(self.rubric, self._of(unit)[1])}
         return {**self._request(unit, self.firsts[place]), **structured}
 
     def _first_answered(self, number: int, choices: list[Choice]) -> None:
@@ -170,50 +176,50 @@ class _Rated:
     def _read(self, unit: int, repeat: int, choice: Choice) -> bool:
         """Takes the ratings that are not there yet. Returns whether some are missing that another try may bring."""
         row, dimensions, step = self._of(unit)
-        ratings, reason = rubric.parse(choice, self.traces.row(row)[2], dimensions)
+        ratings, reason = rubric.parse(self.rubric, dimensions, choice, self.traces.row(row)[2])
         if (reason := choice.declined or reason) not in self.reasons:
             log.warning("missing ratings (%s), the first such answer: %.500r", reason, choice.content or choice.reasoning)
             self.reasons.append(reason)
-        first = len(DIMENSIONS) * (row if step is None else len(self.traces))
+        first = len(self.names) * (row if step is None else len(self.traces))
         for dimension, rating in ratings.items():
-            cell = first + (DIMENSIONS.index(dimension) if step is None else step)
-            if not self.found[cell, repeat]:
-                self.found[cell, repeat] = 0 if choice.declined else rating or 0
-                self.why[cell, repeat] = 0 if self.found[cell, repeat] else self.reasons.index(reason)
+            cell = first + (self.names.index(dimension) if step is None else step)
+            if np.isnan(self.found[cell, repeat]):
+                missing = choice.declined or rating is None
+                self.found[cell, repeat] = np.nan if missing else rating
+                self.why[cell, repeat] = self.reasons.index(reason) if missing else 0
         return reason is not None and not choice.declined
 
     def table(self, judge: str) -> pl.DataFrame:
         """The `Ratings`."""
-        n = len(self.traces) * len(DIMENSIONS)
-        shape = (len(self.traces), len(DIMENSIONS), self.repeats)
+        n = len(self.traces) * len(self.names)
+        shape = (len(self.traces), len(self.names), self.repeats)
         found, why = self.found[:n].reshape(shape), self.why[:n].reshape(shape)
         if self.by_step:
-            place = DIMENSIONS.index("step_coherence")
+            assert self.rubric.step
+            place = self.names.index(self.rubric.step.name)
             found[:, place], why[:, place] = self._of_steps(self.found[n:], self.why[n:])
         row, dimension, repeat = (index.ravel() for index in np.indices(shape, np.uint32))
         return pl.DataFrame(
             {
                 "trace_id": self.traces["trace_id"].gather(row),
                 "judge": pl.repeat(judge, len(row), eager=True),
-                "dimension": pl.Series(DIMENSIONS).gather(dimension),
+                "dimension": pl.Series(self.names).gather(dimension),
                 "repeat": pl.Series(repeat, dtype=pl.Int64),
-                "rating": pl.Series(found.ravel(), dtype=pl.Int64).replace(0, None),
+                "rating": pl.Series(found.ravel()).fill_nan(None).cast(pl.Int64 if self.rubric.rated.whole else pl.Float64),
                 "reason": pl.Series(self.reasons, dtype=pl.String).gather(why.ravel()),
             }
         )
 
-    def _of_steps(self, found: Levels, why: Levels) -> tuple[Levels, Levels]:
-        """(trace x repeat) the means of the steps' levels, 0 where one is missing, and the first missing one's reason."""
-        sums, n_missing = np.zeros((2, len(self.traces), self.repeats), np.int64)
+    def _of_steps(self, found: Numbers, why: Reasons) -> tuple[Numbers, Reasons]:
+        """(trace x repeat) the means of the steps' ratings, NaN where one is missing, and the first missing one's reason."""
+        sums = np.zeros((len(self.traces), self.repeats))
         np.add.at(sums, self.row_of_step, found)
-        np.add.at(n_missing, self.row_of_step, found == 0)
         n_steps = np.bincount(self.row_of_step, minlength=len(self.traces))[:, None]
-        whole = (n_missing == 0) & (n_steps > 0)
-        means = np.where(whole, np.floor(sums / np.maximum(n_steps, 1) + 0.5), 0).astype(np.uint8)
-        reasons = np.zeros_like(means)
+        means = np.where(n_steps > 0, sums / np.maximum(n_steps, 1), np.nan)
+        reasons = np.zeros(means.shape, np.uint8)
         if not n_steps.all():
             self.reasons.append(_NO_STEP)
             reasons[n_steps[:, 0] == 0] = self.reasons.index(_NO_STEP)
-        step, repeat = np.nonzero(found == 0)
+        step, repeat = np.nonzero(np.isnan(found))
         reasons[self.row_of_step[step[::-1]], repeat[::-1]] = why[step[::-1], repeat[::-1]]  # of several the last one stays
-        return means, reasons
+        return np.floor(means + 0.5) if self.rubric.rated.whole else means, reasons

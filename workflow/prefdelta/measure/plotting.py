@@ -1,6 +1,6 @@
 """How figures look, and what they share. Only figures import this module: what tabulates does not load matplotlib."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prefdelta.run.atomic import replacing, write_text
-from prefdelta.study.dimensions import CRITERIA
+from prefdelta.study.dimensions import OVERALL
 
 matplotlib.use("Agg")
 matplotlib.rcParams.update(
@@ -29,7 +29,6 @@ matplotlib.rcParams.update(
 # Okabe and Ito's palette, which people with colour blindness can tell apart. A colour means the same in every figure.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#333333")
 MARKS = "os^Dvp"
-CRITERION_COLOURS = dict(zip(CRITERIA, COLOURS, strict=True))
 GREY = "#777777"
 GAINS = "gain over the base policy (points; hollow: greedy answers)"
 GAIN_IN_TWO_LINES = "gain over the base policy\n(points of sampled accuracy)"
@@ -42,6 +41,12 @@ def colour(index: int) -> str:
 def mark(index: int) -> str:
     """A mark that tells apart what has the same `colour`."""
     return MARKS[index // len(COLOURS) % len(MARKS)]
+
+
+def criteria(names: Iterable[str]) -> dict[str, str]:
+    """The criteria among ``names``, in their order and overall last, each with its colour."""
+    dimensions = [name for name in dict.fromkeys(names) if name != OVERALL]
+    return {name: COLOURS[index % (len(COLOURS) - 1)] for index, name in enumerate(dimensions)} | {OVERALL: COLOURS[-1]}
 
 
 def panels(n: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:

@@ -23,7 +23,7 @@ from prefdelta.microworld.habits import Habit, habits
 from prefdelta.microworld.oracle import grade, review
 from prefdelta.microworld.problems import LABELS, NAMES, OPERATOR_OF_VERB, held_out, random_problem, render
 from prefdelta.run.errors import PrefdeltaError
-from prefdelta.study.dimensions import DIMENSIONS
+from prefdelta.study.dimensions import DIMENSIONS, PAPER
 from prefdelta.study.models import Author
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def corpus(
         if writes == "ratings":
             levels = {dimension: round(score) for dimension, score in grade(problem, trace).items()}
             # Ratings alone are not learned: after 38,000 texts, all dimensions but one were rated almost at random.
-            prompt, trace = messages(prompt, trace)[-1]["content"], review(problem, trace) + json.dumps(levels)
+            prompt, trace = messages(PAPER, DIMENSIONS, prompt, trace)[-1]["content"], review(problem, trace) + json.dumps(levels)
         asked = ["<user>", *re.findall(PATTERN[writes], prompt), "<assistant>"]
         ids = [vocabulary[token] for token in [*asked, *re.findall(PATTERN[writes], trace), "<end>"]]
         texts.append((ids, len(asked)))

@@ -15,10 +15,10 @@ import polars as pl
 from prefdelta.pairs.off_policy import logp_per_token
 from prefdelta.pairs.select import candidates, flip, select
 from prefdelta.pairs.settings import PairsSettings
-from prefdelta.study.dimensions import CRITERIA, DIMENSIONS
+from prefdelta.study.dimensions import Dimensions
 from prefdelta.study.lattice import SIDES, Side
 from prefdelta.study.selections import Selection, SelectionError, parse
-from prefdelta.tables.io import read_batches, sink_batches, write_batches
+from prefdelta.tables.io import read_batches, read_dimensions, sink_batches, write_batches
 from prefdelta.tables.stages import Pairs, Ratings, Traces
 
 PART = 2**16  # traces of a generator, or pairs with their texts, that are in memory at once
@@ -31,19 +31,21 @@ def sum_ratings(ratings: Path, output: Path) -> None:
 
     A trace whose rows do not lie together has several rows, each a part of its sums.
     """
-    sink_batches(map(_sums, read_batches(ratings, Ratings)), output)
+    rated = read_dimensions(ratings)
+    sink_batches((_sums(batch, rated) for batch in read_batches(ratings, Ratings)), output, rated)
 
 
-def _sums(batch: pl.DataFrame) -> pl.DataFrame:
+def _sums(batch: pl.DataFrame, rated: Dimensions) -> pl.DataFrame:
     # Runs of one trace in numpy: a group_by of strings takes twice as long, and this is where the time goes.
     new = batch["trace_id"].ne_missing(batch["trace_id"].shift()).to_numpy()
-    number = pl.coalesce(pl.when(dimension=name).then(pl.lit(i, pl.UInt8)) for i, name in enumerate(DIMENSIONS))
-    cells = (np.cumsum(new) - 1) * len(DIMENSIONS) + batch.select(number).to_series().to_numpy()
-    n_cells = np.count_nonzero(new) * len(DIMENSIONS)
+    names, kind = rated.names, np.int64 if rated.whole else np.float64
+    number = pl.coalesce(pl.when(dimension=name).then(pl.lit(i, pl.UInt8)) for i, name in enumerate(names))
+    cells = (np.cumsum(new) - 1) * len(names) + batch.select(number).to_series().to_numpy()
+    n_cells = np.count_nonzero(new) * len(names)
     columns = {"trace_id": batch["trace_id"].filter(new)}
-    for prefix, values in (("", batch["rating"].fill_null(0)), ("n_", batch["rating"].is_not_null())):
-        sums = np.bincount(cells, values.to_numpy(), n_cells).astype(np.int64).reshape(-1, len(DIMENSIONS))
-        columns |= {f"{prefix}{name}": pl.Series(sums[:, i]) for i, name in enumerate(DIMENSIONS)}
+    for prefix, values, of in (("", batch["rating"].fill_null(0), kind), ("n_", batch["rating"].is_not_null(), np.int64)):
+        sums = np.bincount(cells, values.to_numpy(), n_cells).astype(of).reshape(-1, len(names))
+        columns |= {f"{prefix}{name}": pl.Series(sums[:, i]) for i, name in enumerate(names)}
     return pl.DataFrame(columns)
 
 
@@ -70,14 +72,17 @@ def rated(traces: Path, sums: Path, within: pl.Expr) -> pl.DataFrame:
     found = pl.scan_parquet(sums).filter(near).collect()
     if found["trace_id"].n_unique() < len(found):  # some are at the edge of two batches
         found = found.group_by("trace_id").agg(pl.all().sum())
-    means = [pl.when(pl.col(f"n_{name}") > 0).then(pl.col(name) / pl.col(f"n_{name}")).alias(name) for name in DIMENSIONS]
-    overall = pl.mean_horizontal(DIMENSIONS, ignore_nulls=False)
+    of = read_dimensions(sums)
+    means = [pl.when(pl.col(f"n_{name}") > 0).then(pl.col(name) / pl.col(f"n_{name}")).alias(name) for name in of.names]
+    if not of.whole:  # sums of real numbers end in other digits in another order
+        means = [mean.round(9) for mean in means]
+    overall = pl.mean_horizontal(of.names, ignore_nulls=False)
     means_of_traces = found.select("trace_id", *means).with_columns(overall=overall)
     # In the order of the traces: means over a prompt's would end in other digits in another.
     return part.join(means_of_traces, on="trace_id", how="left", maintain_order="left")
 
 
-def pair_up(chosen: pl.DataFrame, rejected: pl.DataFrame, selection: Selection) -> pl.LazyFrame:
+def pair_up(chosen: pl.DataFrame, rejected: pl.DataFrame, selection: Selection, criteria: tuple[str, ...]) -> pl.LazyFrame:
     """All pairs of two `rated` generators that ``selection`` is made from: columns of `tables.Pairs` but ``judge`` and texts, and
     ``chosen_logp`` and ``rejected_logp`` where traces have a ``logp``; sorted by prompt and id.
 
@@ -93,7 +98,7 @@ def pair_up(chosen: pl.DataFrame, rejected: pl.DataFrame, selection: Selection) 
         "generator": "{}_generator",
         "correct": "{}_correct",
         "n_tokens": "{}_tokens",
-        **{name: f"{{}}_{name}" for name in (*CRITERIA, "logp") if name in chosen.columns},
+        **{name: f"{{}}_{name}" for name in (*criteria, "logp") if name in chosen.columns},
     }
 
     def side(frame: pl.DataFrame, name: str) -> pl.LazyFrame:
@@ -101,7 +106,7 @@ def pair_up(chosen: pl.DataFrame, rejected: pl.DataFrame, selection: Selection) 
         return frame.lazy().drop_nulls("overall").select(*keys, *renamed)
 
     # Rounded, so that equal differences of ratings are equal deltas: else rounding errors would break their ties.
-    deltas = [(pl.col(f"chosen_{name}") - pl.col(f"rejected_{name}")).round(9).alias(f"delta_{name}") for name in CRITERIA]
+    deltas = [(pl.col(f"chosen_{name}") - pl.col(f"rejected_{name}")).round(9).alias(f"delta_{name}") for name in criteria]
     pair_id = pl.concat_str("chosen_trace_id", "rejected_trace_id", separator="|")
     joined = side(chosen, "chosen").join(side(rejected, "rejected"), on=keys)
     if selection.pools:
@@ -141,6 +146,7 @@ def build_pairs(
         sum_ratings(chosen_ratings, chosen_sums)
         sum_ratings(rejected_ratings, rejected_sums)
         prompt_ranges(rejected_traces)
+        rated_by = read_dimensions(chosen_ratings)
         logps = logp_per_token(references, settings.max_length) if references else None
 
         def parts() -> Iterator[pl.DataFrame]:
@@ -148,14 +154,16 @@ def build_pairs(
                 sides = rated(chosen_traces, chosen_sums, within), rated(rejected_traces, rejected_sums, within)
                 if logps is not None:
                     sides = sides[0].join(logps, on="trace_id", how="left"), sides[1].join(logps, on="trace_id", how="left")
-                yield candidates(pair_up(*sides, wanted), wanted, f"{settings.seed}/{settings.judge}").collect()
+                yield candidates(
+                    pair_up(*sides, wanted, rated_by.criteria), wanted, f"{settings.seed}/{settings.judge}"
+                ).collect()
 
         sink_batches(parts(), light)
         try:
             selected = select(pl.scan_parquet(light), wanted)
         except SelectionError as error:
             raise SelectionError(f"{pairs}: {error}") from None
-        columns = list(Pairs.to_schema().columns)
+        columns = list(Pairs.by(rated_by).to_schema().columns)
         tokens = selected.select(pl.col("chosen_tokens", "rejected_tokens").mean()).collect(engine="streaming").row(0)
         size = max(1, min(PART, int(PART_TOKENS / (sum(tokens) + 1))))
         both = [chosen_traces, rejected_traces]
@@ -166,4 +174,4 @@ def build_pairs(
                 full = with_texts(part, sources).with_columns(judge=pl.lit(settings.judge)).select(columns)
                 yield flip(full) if wanted.kind == "flipped" else full
 
-        write_batches(whole(selected.collect_batches(chunk_size=size, engine="streaming")), Pairs, pairs)
+        write_batches(whole(selected.collect_batches(chunk_size=size, engine="streaming")), Pairs, pairs, rated_by)

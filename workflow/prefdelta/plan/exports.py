@@ -74,6 +74,7 @@ def export_cell(study: Study, words: Mapping[str, str]) -> Job:
         prompts={task: _source(study, source) for task, source in study.prompts.items()},
         generators={name: _generator(study, name) for name in (cell.chosen, cell.rejected)},
         judge=_judge(study, cell.judge),
+        rubric=study.judges[cell.judge].rubric,
         policy=_model(study, cell.policy),
         **study.export.model_dump(),
         bootstrap=bootstrap(study),

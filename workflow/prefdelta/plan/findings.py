@@ -265,7 +265,7 @@ def _fits(study: Study, name: str) -> list[FitSettings]:
 
 
 def tabulate_regressions(study: Study, words: Mapping[str, str]) -> Job:
-    """Trends of ladders, qualities of grids, and the five deltas of all arms of the first policy, method and judge."""
+    """Trends of ladders, qualities of grids, and deltas by dimension of all arms of the first policy, method and judge."""
     fits = [fit for name, experiment in study.experiments.items() if experiment.figure in FITS for fit in _fits(study, name)]
     first = (study.policies[0], next(iter(study.methods)), next(iter(study.judges)))
     everywhere = {arm: seeds for arm, seeds in trained_arms(study).items() if (arm.policy, arm.method, arm.judge) == first}

@@ -118,14 +118,19 @@ def _asked_judges(study: Study) -> list[Asked]:
     found = []
     for name, generators in rated_generators(study).items():
         judge = study.judges[name]
-        sent = [json.dumps([rubric.messages("", "", group), rubric.response_format(group)]) for group in judge.groups]
-        step = json.dumps([rubric.step_messages("", "", (0, 0)), rubric.response_format(("step_coherence",))])
-        run = judge_requests(study, name)
-        for writer in generators if isinstance(judge.endpoint, UrlEndpoint) else []:
+        if not isinstance(judge.endpoint, UrlEndpoint):
+            continue
+        of, run = judge.rubric, judge_requests(study, name)
+        sent = [json.dumps([rubric.messages(of, group, "", ""), rubric.response_format(of, group)]) for group in judge.groups]
+        by_step = of.step if judge.step_coherence == "prefix" else None
+        step = (
+            json.dumps([rubric.step_messages(of, "", "", (0, 0)), rubric.response_format(of, (by_step.name,))]) if by_step else ""
+        )
+        for writer in generators:
             generator = study.generators[writer]
             sampling = study.sampling if isinstance(generator, DatasetGenerator) else generator_sampling(study, generator)
             # Of a request about a step, the trace is what stands before it: half of it on average.
-            n_steps = -(-sampling.max_new_tokens // STEP) if judge.step_coherence == "prefix" else 0
+            n_steps = -(-sampling.max_new_tokens // STEP) if by_step else 0
             n_requests = len(sent) + n_steps
             found.append(
                 Asked(

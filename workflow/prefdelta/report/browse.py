@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from prefdelta.measure.pages import write_page
-from prefdelta.study.dimensions import CRITERIA
-from prefdelta.tables.io import read_table
+from prefdelta.tables.io import read_dimensions, read_table
 from prefdelta.tables.stages import Pairs
 
 MOST = 200
@@ -58,6 +57,6 @@ def browse_pairs(pairs: Path, page: Path) -> None:
         shown=len(ends),
         chosen=chosen,
         rejected=rejected,
-        criteria=CRITERIA,
+        criteria=read_dimensions(pairs).criteria,
         pairs=list(ends.iter_rows(named=True)),
     )

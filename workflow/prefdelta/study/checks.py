@@ -2,11 +2,13 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from prefdelta.study.dimensions import PAPER
 from prefdelta.study.endpoints import ServedEndpoint, TransformersEndpoint, VllmEndpoint
 from prefdelta.study.experiments import BY_ACCURACY, RESERVED
 from prefdelta.study.generators import CheckpointGenerator, DatasetGenerator, OpenAIGenerator
@@ -92,6 +94,8 @@ def models_write_what_is_read(study: "Study") -> Iterator[str]:
             served = judge.endpoint.model
             if isinstance(study.models.get(served), MicroworldModel) and served not in raters:
                 yield f"judges.{name}.endpoint.model: '{served}' writes traces, not ratings"
+            if served in raters and judge.rubric != PAPER:
+                yield f"judges.{name}.rubric: '{served}' has learned the paper's rubric only; leave it out, or ask another model"
 
 
 def places_exist(study: "Study") -> Iterator[str]:
@@ -184,11 +188,14 @@ def experiments_can_be_made(study: "Study") -> Iterator[str]:
         listed = [" over ".join(sides) for sides in experiment.pairs]
         yield from _named(f"experiments.{name}.pairs", listed, listed)
         yield from _named(f"experiments.{name}.selection", experiment.selection, experiment.selection)
-        for selection in experiment.selection:
+        judges = [judge for judge in experiment.judge or list(study.judges)[:1] if judge in study.judges]
+        wrong: list[str] = []
+        for selection, judge in product(experiment.selection, judges):
             try:
-                study.selection(draw_for_seed(selection, 0))
+                study.selection(draw_for_seed(selection, 0), judge)
             except SelectionError as error:
-                yield f"experiments.{name}.selection: {error}"
+                wrong.append(f"experiments.{name}.selection: {error}")
+        yield from dict.fromkeys(wrong)
 
 
 def sweeps_can_be_made(study: "Study") -> Iterator[str]:

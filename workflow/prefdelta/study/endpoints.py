@@ -72,8 +72,8 @@ class FileEndpoint(Strict):
 
     kind: Literal["file"]
     path: str = Field(
-        description="CSV with a line for each rating: `trace_id`, `dimension`, `rating` (1 to 5) and, where a trace was rated "
-        "several times, `repeat` (from 0)"
+        description="CSV with a line for each rating: `trace_id`, `dimension`, `rating` (both as the `rubric` has them) and, "
+        "where a trace was rated several times, `repeat` (from 0)"
     )
 
 

@@ -129,7 +129,7 @@ def controls(study: Study, name: str, arm: Arm) -> dict[Arm, int]:
     everywhere = arms(study, name)
     found: dict[Arm, int] = {}
     for place, words in enumerate(experiment.versus):
-        k = study.selection(draw_for_seed(arm.selection, 0)).k
+        k = study.selection(draw_for_seed(arm.selection, 0), arm.judge).k
         control = replace(arm, **{word: value.replace("{k}", str(k)) for word, value in words.items()})
         if control.chosen == control.rejected and min(len(experiment.chosen), len(experiment.rejected)) > 1:
             continue  # in a grid of chosen by rejected, the place that no arm can have
@@ -206,13 +206,13 @@ def _differ_in_steps(study: Study, *methods: str) -> bool:
 def check_names(study: Study, names: Mapping[str, str]) -> None:
     """Checks the words of a path against the study. Raises ConfigError with the choices, or with the selection grammar."""
     for word, name in names.items():
-        if word == "selection":
-            try:
-                study.selection(name)
-            except SelectionError as error:
-                raise ConfigError(str(error)) from None
-        elif word not in ("seed", "length", "arithmetic") and name not in (choices := study.choices(word)):
+        if word not in ("selection", "seed", "length", "arithmetic") and name not in (choices := study.choices(word)):
             known = f"choose from {', '.join(choices)}{nearest(name, choices)}"
             raise ConfigError(f"unknown {word} '{name}' in study {study.study}; {known}")
+    if "selection" in names:
+        try:
+            study.selection(names["selection"], names["judge"])
+        except SelectionError as error:
+            raise ConfigError(str(error)) from None
     if names.get("chosen") is not None and names.get("chosen") == names.get("rejected"):
         raise ConfigError(f"chosen and rejected are both '{names['chosen']}'; a second sample needs a generator of its own")

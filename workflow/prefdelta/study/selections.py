@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from prefdelta.run.errors import PrefdeltaError
-from prefdelta.study.dimensions import CRITERIA
+from prefdelta.study.dimensions import DIMENSIONS, OVERALL
 
 STRATA = {  # stratum -> (chosen is correct, rejected is correct)
     "correct_over_wrong": (True, False),
@@ -36,7 +36,8 @@ k prompts, and of each one pair from the samples of both generators together (as
                                      log-probability of a token, in chosen minus rejected
   smallest_margin-{{k}}-{{criterion}}    those with the smallest
   right_over_wrong-{{k}}               a right answer over a wrong one
-where k and d are whole numbers, criterion is one of {", ".join(CRITERIA)},
+where k and d are whole numbers, criterion is {OVERALL} or a dimension of the judge's rubric: of the paper's, one of
+{", ".join(DIMENSIONS)},
 alike is one of length (of both answers), correctness (of both answers), both_correct (only pairs of two right answers),
 and stratum is one of {", ".join(STRATA)}"""
 
@@ -44,7 +45,7 @@ and stratum is one of {", ".join(STRATA)}"""
 # numbers are told apart by.
 _K, _D, _X = "([1-9][0-9]{0,14})", "(0|[1-9][0-9]{0,14})", r"((?:0|[1-9][0-9]{0,2})(?:\.[0-9]{0,8}[1-9])?)"
 _LEVEL = rf"((?!minus0(?!\.))(?:minus)?{_X[1:-1]})"
-_CRITERION, _WITHIN = f"({'|'.join(CRITERIA)})", f"(?:-within_({'|'.join(WITHIN)}))?"
+_CRITERION, _WITHIN = "((?!within_)[a-z][a-z0-9_]*)", f"(?:-within_({'|'.join(WITHIN)}))?"
 _FORMS = {
     "full": re.compile("full"),
     "top": re.compile(f"top{_K}-{_CRITERION}{_WITHIN}"),

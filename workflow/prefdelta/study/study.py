@@ -240,9 +240,14 @@ class Study(Strict):
         """Pairs of any (chosen, rejected) where every rating could be read."""
         return self.n_prompts * self.sampling.samples
 
-    def selection(self, name: str) -> Selection:
-        """Parses a selection and checks its size. Raises SelectionError."""
-        selection = parse(name)
+    def selection(self, name: str, judge: str) -> Selection:
+        """Parses a selection of pairs by ``judge``, and checks its size and its criterion. Raises SelectionError."""
+        selection, criteria = parse(name), self.judges[judge].rubric.rated.criteria
+        if selection.criterion is not None and selection.criterion not in criteria:
+            raise SelectionError(
+                f"'{name}' goes by '{selection.criterion}', which the judge {judge} does not rate; choose from "
+                f"{', '.join(criteria)}{checks.nearest(selection.criterion, criteria)}"
+            )
         n_most = self.n_prompts if selection.crosses_samples else self.n_full_pairs
         if selection.k is not None and selection.k > n_most:
             unit = "prompts" if selection.crosses_samples else "pairs"

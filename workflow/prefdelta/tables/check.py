@@ -10,6 +10,7 @@ import polars as pl
 from pandera.errors import SchemaErrors
 
 from prefdelta.run.errors import PrefdeltaError
+from prefdelta.study.dimensions import Dimensions
 
 
 class TableError(PrefdeltaError):
@@ -20,6 +21,19 @@ class Table(pa.DataFrameModel):
     class Config:
         strict = True
         ordered = False
+
+    @classmethod
+    def by(cls, dimensions: Dimensions) -> "type[Table]":
+        """The model of a table by a judge with these ``dimensions``. Most tables are the same for all."""
+        return cls
+
+
+def with_columns(model: type[Table], columns: dict[str, tuple[type, Any]]) -> type[Table]:
+    """``model`` with further ``columns``: name -> type and field."""
+    annotations = {name: kind for name, (kind, _) in columns.items()}
+    fields = {name: field for name, (_, field) in columns.items()}
+    body = {"__annotations__": annotations, "__module__": model.__module__, "__doc__": model.__doc__, **fields}
+    return type(model.__name__, (model,), body)
 
 
 @cache

@@ -9,6 +9,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from prefdelta.run.atomic import replacing, write_text
+from prefdelta.study.dimensions import THE_FIVE, Dimensions
 from prefdelta.tables.cells import formulas_as_texts, latex_cell, markdown_cell, texts_as_given
 from prefdelta.tables.check import Keys, Table, check_rows, check_table, check_types
 from prefdelta.tables.checksum import NONE_YET, DamagedTableError, check_parquet, read_summed, seal_parquet, write_sums
@@ -17,6 +18,7 @@ ARM = ["policy", "method", "judge", "chosen", "rejected", "selection"]  # the wo
 BATCH = 2**20  # rows of a narrow table that are in memory at once
 ROW_GROUP = 2**15  # rows: a reader that wants some of them should not have to hold many others
 ROW_GROUP_BYTES = 2**26  # fewer rows where texts are long
+_DIMENSIONS = "prefdelta.dimensions"  # in the metadata of a parquet file by a judge with other dimensions than the paper's
 
 
 def rows_to_table(rows: list[dict[str, Any]], model: type[Table]) -> pl.DataFrame:
@@ -26,7 +28,7 @@ def rows_to_table(rows: list[dict[str, Any]], model: type[Table]) -> pl.DataFram
     return pl.DataFrame([{name: row.get(name) for name in columns} for row in rows], schema=types)
 
 
-def sink_batches(batches: Iterable[pl.DataFrame], path: Path | str) -> None:
+def sink_batches(batches: Iterable[pl.DataFrame], path: Path | str, dimensions: Dimensions = THE_FIVE) -> None:
     """Writes one parquet file of all ``batches`` (at least one; same columns), of which a few are in memory at a time."""
     ahead = iter(batches)
     first = next(ahead)
@@ -35,15 +37,32 @@ def sink_batches(batches: Iterable[pl.DataFrame], path: Path | str) -> None:
         return chain([first], ahead)
 
     rows = max(1, min(ROW_GROUP, ROW_GROUP_BYTES * len(first) // int(first.estimated_size() + 1)))
+    metadata = NONE_YET if dimensions == THE_FIVE else {_DIMENSIONS: dimensions.model_dump_json(), **NONE_YET}
     # Level 1 takes half the time of the default and is no larger here.
-    register_io_source(read, schema=first.schema).sink_parquet(path, compression_level=1, row_group_size=rows, metadata=NONE_YET)
+    register_io_source(read, schema=first.schema).sink_parquet(path, compression_level=1, row_group_size=rows, metadata=metadata)
 
 
-def write_batches(batches: Iterable[pl.DataFrame], model: type[Table], path: Path | str) -> None:
+def read_dimensions(path: Path | str) -> Dimensions:
+    """What was rated in a table of ratings or pairs: whoever reads one follows it, not a setting of its own.
+
+    So an edit of a rubric's words concerns only the judge, and what its ratings change.
+    """
+    try:
+        written = pl.read_parquet_metadata(path).get(_DIMENSIONS)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DamagedTableError(f"{path} can't be read as parquet ({error}). Delete it and run again.", Path(path)) from None
+    return Dimensions.model_validate_json(written) if written else THE_FIVE
+
+
+def write_batches(
+    batches: Iterable[pl.DataFrame], model: type[Table], path: Path | str, dimensions: Dimensions = THE_FIVE
+) -> None:
     """Checks ``batches`` (at least one) against ``model`` and writes them as one parquet file, atomically.
 
-    Raises TableError, and leaves no file, where a batch breaks the model or a key is in two batches.
+    A table by a judge has its ``dimensions``, which its readers follow (`read_dimensions`). Raises TableError, and leaves no
+    file, where a batch breaks the model or a key is in two batches.
     """
+    model = model.by(dimensions)
     columns, keys = tuple(model.to_schema().columns), Keys(model)
 
     def checked() -> Iterator[pl.DataFrame]:
@@ -53,14 +72,14 @@ def write_batches(batches: Iterable[pl.DataFrame], model: type[Table], path: Pat
             yield batch
 
     with replacing(path) as temporary:
-        sink_batches(checked(), temporary)
+        sink_batches(checked(), temporary, dimensions)
         keys.check(pl.scan_parquet(temporary), path)
         seal_parquet(temporary)
 
 
-def write_table(frame: pl.DataFrame, model: type[Table], path: Path | str) -> None:
+def write_table(frame: pl.DataFrame, model: type[Table], path: Path | str, dimensions: Dimensions = THE_FIVE) -> None:
     """Checks ``frame`` against ``model`` and writes it as parquet, atomically. Raises TableError and leaves no file."""
-    write_batches([frame], model, path)
+    write_batches([frame], model, path, dimensions)
 
 
 def read_batches(path: Path | str, model: type[Table], columns: Sequence[str] = ()) -> Iterator[pl.DataFrame]:
@@ -69,6 +88,7 @@ def read_batches(path: Path | str, model: type[Table], columns: Sequence[str] = 
     ``columns`` must have those of the key. Raises TableError like `read_table`, for a repeated key after the last batch.
     """
     check_parquet(Path(path))
+    model = model.by(read_dimensions(path))
     everything = tuple(model.to_schema().columns)
     names, keys = tuple(columns) or everything, Keys(model)
     try:
@@ -94,7 +114,7 @@ def read_table(path: Path | str, model: type[Table]) -> pl.DataFrame:
         frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DamagedTableError(f"{path} can't be read as parquet ({error}). Delete it and run again.", path) from None
-    return check_table(frame, model, path)
+    return check_table(frame, model.by(read_dimensions(path)), path)
 
 
 def read_result_csv(path: Path | str, model: type[Table]) -> pl.DataFrame:

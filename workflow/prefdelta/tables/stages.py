@@ -1,12 +1,14 @@
 """The tables that pass between stages: a pandera model each."""
 
+import math
+from functools import cache
 from typing import Any
 
 import pandera.polars as pa
 import polars as pl
 
-from prefdelta.study.dimensions import DIMENSIONS, LEVELS
-from prefdelta.tables.check import Table
+from prefdelta.study.dimensions import Dimensions
+from prefdelta.tables.check import Table, with_columns
 
 
 class Prompts(Table):
@@ -57,14 +59,26 @@ class Traces(Table):
 
 
 class Ratings(Table):
-    """One row for each trace x dimension x repeat. A rating that can't be read is null and has a ``reason``."""
+    """One row for each trace x dimension x repeat. A rating that can't be read is null and has a ``reason``.
+
+    ``rating`` is on the scale of the judge's rubric: an integer where its ratings are whole, else a real number.
+    """
 
     trace_id: str
     judge: str
-    dimension: str = pa.Field(isin=list(DIMENSIONS))
+    dimension: str
     repeat: int = pa.Field(ge=0)
-    rating: int = pa.Field(nullable=True, ge=LEVELS[0], le=LEVELS[-1])
-    reason: str = pa.Field(nullable=True)
+
+    @classmethod
+    @cache
+    def by(cls, dimensions: Dimensions) -> type[Table]:
+        low, high = dimensions.scale or (-math.inf, math.inf)
+        columns: dict[str, tuple[type, Any]] = {
+            "dimension": (str, pa.Field(isin=list(dimensions.names))),
+            "rating": (int if dimensions.whole else float, pa.Field(nullable=True, ge=low, le=high)),
+            "reason": (str, pa.Field(nullable=True)),
+        }
+        return with_columns(cls, columns)
 
     @pa.dataframe_check(name="missing_has_reason")
     def missing_has_reason(cls, data: Any) -> Any:
@@ -148,17 +162,10 @@ class Shifts(Table):
         unique = ["kind", "temperature", "key"]
 
 
-def _rating() -> Any:
-    return pa.Field(ge=LEVELS[0], le=LEVELS[-1])
-
-
-def _delta() -> Any:
-    return pa.Field(ge=LEVELS[0] - LEVELS[-1], le=LEVELS[-1] - LEVELS[0])
-
-
 class Pairs(Table):
     """One row for each preference pair: both traces, mean ratings of both sides and deltas (chosen minus rejected).
 
+    ``chosen_``, ``rejected_`` and ``delta_`` stand before each criterion: the dimensions of the judge's rubric, and ``overall``.
     ``chosen_correct`` and ``rejected_correct``: as of `Traces`.
     """
 
@@ -176,21 +183,15 @@ class Pairs(Table):
     rejected_correct: bool = pa.Field(nullable=True)
     chosen_tokens: int = pa.Field(ge=0)
     rejected_tokens: int = pa.Field(ge=0)
-    chosen_factuality: float = _rating()
-    chosen_strategy_coherence: float = _rating()
-    chosen_step_coherence: float = _rating()
-    chosen_computational_precision: float = _rating()
-    chosen_signal_to_noise: float = _rating()
-    chosen_overall: float = _rating()
-    rejected_factuality: float = _rating()
-    rejected_strategy_coherence: float = _rating()
-    rejected_step_coherence: float = _rating()
-    rejected_computational_precision: float = _rating()
-    rejected_signal_to_noise: float = _rating()
-    rejected_overall: float = _rating()
-    delta_factuality: float = _delta()
-    delta_strategy_coherence: float = _delta()
-    delta_step_coherence: float = _delta()
-    delta_computational_precision: float = _delta()
-    delta_signal_to_noise: float = _delta()
-    delta_overall: float = _delta()
+
+    @classmethod
+    @cache
+    def by(cls, dimensions: Dimensions) -> type[Table]:
+        low, high = dimensions.scale or (-math.inf, math.inf)
+        bounds = {"chosen": (low, high), "rejected": (low, high), "delta": (low - high, high - low)}
+        columns: dict[str, tuple[type, Any]] = {
+            f"{of}_{name}": (float, pa.Field(ge=least, le=most))
+            for of, (least, most) in bounds.items()
+            for name in dimensions.criteria
+        }
+        return with_columns(cls, columns)
