@@ -18,7 +18,7 @@ from prefdelta.findings.profile import plot_profile
 from prefdelta.findings.recipes import Recipes, plot_recipes
 from prefdelta.measure import plotting
 from prefdelta.plan import findings, recipes
-from prefdelta.study.dimensions import CRITERIA
+from prefdelta.study.dimensions import THE_FIVE
 from prefdelta.study.lattice import arms, label, series
 from prefdelta.study.selections import _FORMS, POOLED, STRATA, draw_for_seed, parse
 from prefdelta.tables.io import rows_to_table, write_result_table, write_table
@@ -177,7 +177,7 @@ def test_profiles_of_any_words_are_drawn_of_their_own_pairs(tmp_path, monkeypatc
     assert list(pairs) == job.settings.arms and len(set(pairs.values())) == 8
     assert all(selection in file for arm, file in pairs.items() for selection in words["selection"] if selection in arm)
     write_table(build.pairs(4), Pairs, tmp_path / "pairs.parquet")
-    rows = [result(arm, None, 0.5, dimension=criterion) for arm, criterion in product(job.settings.arms, CRITERIA)]
+    rows = [result(arm, None, 0.5, dimension=criterion) for arm, criterion in product(job.settings.arms, THE_FIVE.criteria)]
     write_result_table(rows_to_table(rows, Results), Results, tmp_path / "table.csv")
     kept = []
     monkeypatch.setattr(plotting, "save", lambda plot, *_, **__: kept.append(plot))

@@ -10,7 +10,7 @@ from prefdelta.findings.generator_deltas import GeneratorDeltas, accuracy_deltas
 from prefdelta.findings.settings import GeneratorDeltasSettings
 from prefdelta.measure.settings import ArmSettings, Bootstrap
 from prefdelta.pairs import build as pairs
-from prefdelta.study.dimensions import CRITERIA
+from prefdelta.study.dimensions import THE_FIVE
 from prefdelta.tables import io as tables
 from prefdelta.tables.io import read_result_csv, write_table
 from prefdelta.tables.stages import Ratings, Traces
@@ -78,6 +78,6 @@ def test_traces_that_nothing_is_known_to_be_right_of_have_ratings_and_no_accurac
     settings = GeneratorDeltasSettings(sides={"j": SIDES}, bootstrap=Bootstrap(n_resamples=10, seed=0))
     tabulate_generator_deltas(traces, ratings, tmp_path / "deltas.csv", settings=settings)
     found = read_result_csv(tmp_path / "deltas.csv", GeneratorDeltas)
-    assert sorted(found["quantity"].unique()) == sorted(CRITERIA)
+    assert sorted(found["quantity"].unique()) == sorted(THE_FIVE.criteria)
     arm = ArmSettings(policy="p", method="dpo", judge="j", selection="full", chosen="c", rejected="r")
     assert accuracy_deltas(traces, SIDES, [arm]) == {("c", "r"): None}

@@ -383,7 +383,7 @@ def test_what_needs_correctness_is_refused_where_nothing_is_known_to_be_right(fi
             load_study(study(chat, figure=figure, selection=["full", "top1-overall"], versus=[]))
     loaded = load_study(study(chat, figure="bars", selection=["full"], versus=[]))
     with pytest.raises(SelectionError, match="goes by which answers are right"):
-        loaded.selection("both_wrong-1")
+        loaded.selection("both_wrong-1", "oracle")
 
 
 def test_where_some_prompts_have_right_answers_selections_go_by_these(files):
