@@ -204,7 +204,7 @@ def crossed(gains: pl.DataFrame) -> Figure:
 
     Arms have few seeds each, whose intervals would hide the lines: what they tell together is in `answers.two_deltas`.
     """
-    decodings = gains["decoding"].unique(maintain_order=True).to_list()
+    decodings = sorted(gains["decoding"].unique(), reverse=True)  # sampled answers first
     plot, panels = plotting.panels(len(decodings), width=5.0, height=4.0, sharey=True)
     varying = [word for word in CROSSED[:3] if gains[word].n_unique() > 1]
     ordered = gains.sort("generator_delta", "mean_delta").partition_by(CROSSED, maintain_order=True)
@@ -219,6 +219,6 @@ def crossed(gains: pl.DataFrame) -> Figure:
             panel.errorbar(x, y, yerr=rows["standard_error"], fmt=f"{marker}-", ms=4, lw=1.4, capsize=2, color=colour, label=name)
         panel.axhline(0, color="black", lw=0.8)
         panel.set(xlabel="mean sample-level delta of the pairs (levels)", title=f"{decoding} answers")
-    panels[0].set_ylabel("gain over the base policy (points of accuracy; bars: standard errors)")
+    panels[0].set_ylabel("gain over the base policy\n(points of accuracy; bars: standard errors)")
     panels[-1].legend(title="generators (delta in points)", loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
     return plot

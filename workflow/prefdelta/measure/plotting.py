@@ -28,7 +28,7 @@ matplotlib.rcParams.update(
 )
 # Okabe and Ito's palette, which people with colour blindness can tell apart. A colour means the same in every figure.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#333333")
-MARKS = "os^Dvp"
+MARKS = "os^DvpX"  # one more than colours, so that the two together tell 42 lines apart
 GREY = "#777777"
 GAINS = "gain over the base policy (points; hollow: greedy answers)"
 GAIN_IN_TWO_LINES = "gain over the base policy\n(points of sampled accuracy)"
@@ -39,8 +39,8 @@ def colour(index: int) -> str:
 
 
 def mark(index: int) -> str:
-    """A mark that tells apart what has the same `colour`."""
-    return MARKS[index // len(COLOURS) % len(MARKS)]
+    """A mark, by which lines can be told apart without their `colour`, and those of one colour."""
+    return MARKS[index % len(MARKS)]
 
 
 def criteria(names: Iterable[str]) -> dict[str, str]:
