@@ -107,8 +107,9 @@ def _ratings_by_prompt(traces: Path, ratings: Path) -> pl.DataFrame:
     with TemporaryDirectory() as folder:
         sums = Path(folder, "sums.parquet")
         sum_ratings(ratings, sums)
-        means = pl.col(read_dimensions(ratings).criteria).mean()
-        parts = [rated(traces, sums, within).group_by("prompt_id").agg(means) for within in prompt_ranges(traces)]
+        of = read_dimensions(ratings)
+        means = pl.col(of.criteria).mean()
+        parts = [rated(traces, sums, within, of).group_by("prompt_id").agg(means) for within in prompt_ranges(traces)]
     return pl.concat(parts)
 
 

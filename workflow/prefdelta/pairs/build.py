@@ -32,7 +32,7 @@ def sum_ratings(ratings: Path, output: Path) -> None:
     A trace whose rows do not lie together has several rows, each a part of its sums.
     """
     rated = read_dimensions(ratings)
-    sink_batches((_sums(batch, rated) for batch in read_batches(ratings, Ratings)), output, rated)
+    sink_batches((_sums(batch, rated) for batch in read_batches(ratings, Ratings)), output)
 
 
 def _sums(batch: pl.DataFrame, rated: Dimensions) -> pl.DataFrame:
@@ -62,17 +62,17 @@ def _between(ids: pl.Series) -> pl.Expr:
     return pl.col(ids.name).is_between(pl.lit(ids.min()), pl.lit(ids.max()))
 
 
-def rated(traces: Path, sums: Path, within: pl.Expr) -> pl.DataFrame:
+def rated(traces: Path, sums: Path, within: pl.Expr, of: Dimensions) -> pl.DataFrame:
     """Traces of a range of prompts, without texts, with their mean rating in each dimension and the mean of these, ``overall``.
 
-    A mean is null where no rating is readable; ``overall`` where a mean is. ``sums`` is the file of `sum_ratings`.
+    A mean is null where no rating is readable; ``overall`` where a mean is. ``sums`` is the file of `sum_ratings`, ``of``
+    what was rated.
     """
     part = pl.scan_parquet(traces).filter(within).select(_LIGHT).collect()
     near = _between(part["trace_id"])
     found = pl.scan_parquet(sums).filter(near).collect()
     if found["trace_id"].n_unique() < len(found):  # some are at the edge of two batches
         found = found.group_by("trace_id").agg(pl.all().sum())
-    of = read_dimensions(sums)
     means = [pl.when(pl.col(f"n_{name}") > 0).then(pl.col(name) / pl.col(f"n_{name}")).alias(name) for name in of.names]
     if not of.whole:  # sums of real numbers end in other digits in another order
         means = [mean.round(9) for mean in means]
@@ -151,7 +151,10 @@ def build_pairs(
 
         def parts() -> Iterator[pl.DataFrame]:
             for within in prompt_ranges(chosen_traces):
-                sides = rated(chosen_traces, chosen_sums, within), rated(rejected_traces, rejected_sums, within)
+                sides = (
+                    rated(chosen_traces, chosen_sums, within, rated_by),
+                    rated(rejected_traces, rejected_sums, within, rated_by),
+                )
                 if logps is not None:
                     sides = sides[0].join(logps, on="trace_id", how="left"), sides[1].join(logps, on="trace_id", how="left")
                 yield candidates(

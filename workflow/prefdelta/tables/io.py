@@ -45,8 +45,14 @@ def sink_batches(batches: Iterable[pl.DataFrame], path: Path | str, dimensions: 
 def read_dimensions(path: Path | str) -> Dimensions:
     """What was rated in a table of ratings or pairs: whoever reads one follows it, not a setting of its own.
 
-    So an edit of a rubric's words concerns only the judge, and what its ratings change.
+    So an edit of a rubric's words concerns only the judge, and what its ratings change. Raises DamagedTableError.
     """
+    check_parquet(Path(path))
+    return _dimensions(path)
+
+
+def _dimensions(path: Path | str) -> Dimensions:
+    """`read_dimensions` of a table that has been looked at."""
     try:
         written = pl.read_parquet_metadata(path).get(_DIMENSIONS)
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -88,7 +94,7 @@ def read_batches(path: Path | str, model: type[Table], columns: Sequence[str] = 
     ``columns`` must have those of the key. Raises TableError like `read_table`, for a repeated key after the last batch.
     """
     check_parquet(Path(path))
-    model = model.by(read_dimensions(path))
+    model = model.by(_dimensions(path))
     everything = tuple(model.to_schema().columns)
     names, keys = tuple(columns) or everything, Keys(model)
     try:
@@ -114,7 +120,7 @@ def read_table(path: Path | str, model: type[Table]) -> pl.DataFrame:
         frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DamagedTableError(f"{path} can't be read as parquet ({error}). Delete it and run again.", path) from None
-    return check_table(frame, model.by(read_dimensions(path)), path)
+    return check_table(frame, model.by(_dimensions(path)), path)
 
 
 def read_result_csv(path: Path | str, model: type[Table]) -> pl.DataFrame:
