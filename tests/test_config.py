@@ -69,6 +69,7 @@ WRONG = {  # what is wrong -> (path of the change, value, what the message must 
     "operations of no suite": ("suite_operations", {"hard": [2, 3]}, ["suite_operations", "hard", "in_domain"]),
     "one length in two suites": ("suites.more", {"arithmetic": 5}, ["suites", "arithmetic", "two suites", "equal length"]),
     "more draws than anyone waits for": (f"generators.{FIRST}.draws", 10**12, [f"generators.{FIRST}", "draws", "100"]),
+    "more operations than a problem has": ("operations", [2, 10**12], ["operations", "at most 8"]),
     "more seeds than anyone waits for": (f"{EXPERIMENT}.seeds", 10**12, [f"{EXPERIMENT}.seeds", "100"]),
     "unknown domain": ("prompts", {"algebra": 5}, ["prompts.algebra", "arithmetic", "program", "story"]),
     "unknown family": ("models.policy.family", "gpt", ["models.policy.family", "gpt", "qwen3", "llama"]),

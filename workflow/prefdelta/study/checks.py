@@ -20,6 +20,8 @@ from prefdelta.study.sources import BENCHMARKS, CORPORA, DOMAINS, FORMATS, Bench
 if TYPE_CHECKING:
     from prefdelta.study.study import Study
 
+MOST_OPERATIONS = 8  # of a micro-world problem
+
 
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Words that name the choice that is most like ``name``, if there is one."""
@@ -134,7 +136,8 @@ def tasks_have_problems(study: "Study") -> Iterator[str]:
     for suite, named in study.suites.items():
         fewest, most = study.suite_operations.get(suite, study.operations) or (1, 1)
         for task in named:
-            lengths.setdefault(task, []).extend(range(fewest, most + 1) if task in DOMAINS else [1])
+            within = range(fewest, min(most, MOST_OPERATIONS) + 1)  # others are told below
+            lengths.setdefault(task, []).extend(within if task in DOMAINS else [1])
     for task in sorted(task for task, several in lengths.items() if len(several) > len(set(several))):
         yield f"suites: '{task}' is in two suites{' with problems of equal length' * (task in DOMAINS)}; an item belongs to one"
     yield from _named("suite_operations", study.suite_operations, study.suites)
@@ -164,8 +167,8 @@ def tasks_have_problems(study: "Study") -> Iterator[str]:
         if isinstance(model, MicroworldModel) and model.operations:
             ranges[f"models.{name}.operations"] = model.operations
     for key, operations in ranges.items():
-        if operations[0] > operations[1] or operations[1] > 8:
-            yield f"{key}: {list(operations)} must be [fewest, most] with most at least fewest, at most 8"
+        if operations[0] > operations[1] or operations[1] > MOST_OPERATIONS:
+            yield f"{key}: {list(operations)} must be [fewest, most] with most at least fewest, at most {MOST_OPERATIONS}"
     if (n := sum(study.world.habits.values())) > N_OPERATIONS:
         yield f"world.habits: {n} habits, but there are {N_OPERATIONS} operations, and each has one at most"
 
