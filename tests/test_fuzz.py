@@ -257,7 +257,9 @@ def test_a_rating_stands_in_the_response_of_a_whole_answer(content, reasoning, f
     for name, level in ratings.items():
         if level is not None:
             assert finish_reason != "length" and level in LEVELS and type(level) is int
-            response = re.split(r"</think>|</thinking>|</reason>|\[/THINK\]", content)[-1]
+            # What stands before a thought that the answer itself opens is no thought.
+            opens = re.search(r"<think>|<thinking>|<reason>|\[THINK\]", content)
+            response = content if opens else re.split(r"</think>|</thinking>|</reason>|\[/THINK\]", content)[-1]
             assert re.search(rf'"{name}"\s*:\s*{level}(?![\d.eE])', response)
 
 
