@@ -135,7 +135,7 @@ def tabulate_balance(
                 common: dict[str, Any] = {"experiment": experiment.experiment, "arm": arm.arm, "versus": versus}
                 common |= {"n_pairs": round(own.n / len(arm.cells)), "n_pairs_versus": round(other.n / len(sides[1].cells))}
                 common |= {"n_prompts": n_prompts(arm), "n_prompts_versus": n_prompts(sides[1])}
-                units, names_versus = (covariates(read_dimensions(pairs[side.cells[0].pairs])) for side in sides)
+                units, names_versus = (_covariates(pairs[side.cells[0].pairs]) for side in sides)
                 places = {name: place for place, name in enumerate(names_versus)}
                 for place, (covariate, unit) in enumerate(units.items()):
                     there = places.get(covariate)
@@ -149,6 +149,12 @@ def tabulate_balance(
 
 
 @cache
+def _covariates(pairs: Path) -> dict[str, str]:
+    """`covariates` of a pair set, which many comparisons share: looking at its table reads all of it."""
+    return covariates(read_dimensions(pairs))
+
+
+@cache
 def _moments(pairs: Path, traces: tuple[Path, ...], references: tuple[tuple[Path, ...], int]) -> Moments:
     """Of one pair set. Its traces are in any of the files ``traces``: of a flipped pair, the chosen one is the other side's.
 
@@ -159,7 +165,7 @@ def _moments(pairs: Path, traces: tuple[Path, ...], references: tuple[tuple[Path
     malformed = pl.concat([_malformed(file) for file in traces]).implode()
     by_side = (f"{side}_{name}" for side in SIDES for name in ("well_formed", "logp"))
     computed = {"prompt_difficulty", "log_length_ratio", *by_side}
-    names = list(covariates(read_dimensions(pairs)))
+    names = list(_covariates(pairs))
     ids = ["pair_id", "prompt_id", "chosen_trace_id", "rejected_trace_id"]
     chosen, rejected = (pl.col(f"{side}_tokens").clip(lower_bound=1) for side in SIDES)
     parts = []

@@ -31,7 +31,7 @@ from prefdelta.measure.intervals import LEVEL, Array, item_weights
 from prefdelta.measure.verdict import percentile_verdict
 from prefdelta.study.dimensions import Dimensions
 from prefdelta.tables.check import Table
-from prefdelta.tables.io import read_dimensions, rows_to_table, write_result_table
+from prefdelta.tables.io import judge_dimensions, read_dimensions, rows_to_table, write_result_table
 
 CURVE = range(1, 11)  # numbers of ratings that the Spearman-Brown curve shows
 PARTS = 11  # levels that a scale is looked at by; of one with more, as many equal parts
@@ -88,7 +88,7 @@ def tabulate_judge_audit(
 
     rows = []
     for judge in settings.judges:
-        rated = _rated(ratings, judge.judge)
+        rated = judge_dimensions(ratings, judge.judge)
         frames, levels, references = [], [], []
         for name, draws in judge.generators.items():
             family = settings.families[name]
@@ -118,7 +118,7 @@ def tabulate_judge_audit(
             frame["own"].to_numpy(),
             weights,
         )
-        reference = _rated(ratings, reference_judge) if reference_judge and judge.judge != reference_judge else None
+        reference = judge_dimensions(ratings, reference_judge) if reference_judge and judge.judge != reference_judge else None
         found = _audit(group, judge, rated, reference, whole_judge=True)
         rows += [{"judge": judge.judge, "generator": None, **row} for row in found]
         for name in judge.generators:
@@ -126,11 +126,6 @@ def tabulate_judge_audit(
             found = _audit(part, judge, rated, reference, whole_judge=False)
             rows += [{"judge": judge.judge, "generator": name, **row} for row in found]
     write_result_table(rows_to_table(rows, JudgeAudit), JudgeAudit, table)
-
-
-def _rated(ratings: dict[tuple[str, str], Path], judge: str) -> Dimensions:
-    """What ``judge`` rates."""
-    return read_dimensions(next(file for (name, _), file in ratings.items() if name == judge))
 
 
 def _levels(means: Array, rated: Dimensions) -> Array:

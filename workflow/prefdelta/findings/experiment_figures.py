@@ -12,6 +12,7 @@ from prefdelta.findings.settings import ExperimentFigureSettings
 from prefdelta.measure import plotting
 from prefdelta.measure.plotting import GAIN_IN_TWO_LINES, GAINS
 from prefdelta.measure.verdict import verdict
+from prefdelta.study.lattice import SIDES
 from prefdelta.tables.io import read_result_csv
 
 CROSSED = ["method", "judge", "policy", "chosen", "rejected"]  # what a line of a crossed figure has in common
@@ -34,12 +35,13 @@ def plot_experiment(table: Path, figure: Path, *, settings: ExperimentFigureSett
         f"Accuracy on {suites[-1]}, sampled and greedy, and paired differences (points), with 95 % intervals, corrected for the "
         "number of comparisons with the same control:"
     )
-    answers = {unit: answer_experiment(results, settings.arms, suites[-1])}
     if settings.figure == "crossed":
         unit = f"Sampled gains over the base policy on {suites[-1]} (points, standard errors), by sample-level delta (levels):"
-        answers = {unit: answer_crossed(sampled.filter(suite=suites[-1]))}
-    plotting.save(plot, figure, title=settings.title, question=settings.question, answers=answers, caveat=settings.caveat)
-    told = "\n".join(f"  {line.replace('**', '')}" for line in answers[unit])
+        lines = answer_crossed(sampled.filter(suite=suites[-1]))
+    else:
+        lines = answer_experiment(results, settings.arms, suites[-1])
+    plotting.save(plot, figure, title=settings.title, question=settings.question, answers={unit: lines}, caveat=settings.caveat)
+    told = "\n".join(f"  {line.replace('**', '')}" for line in lines)
     print(f"\n{settings.question} ({figure})\n{told}\n", flush=True)  # for whoever waits at the terminal
 
 
@@ -92,7 +94,7 @@ def ladder(gains: pl.DataFrame, suites: list[str]) -> Figure:
 
 
 def _ladder(panel: Axes, gains: pl.DataFrame, suites: list[str]) -> None:
-    sides = [side for side in ("chosen", "rejected") if gains[side].n_unique() > 1] or ["chosen"]
+    sides = [side for side in SIDES if gains[side].n_unique() > 1] or ["chosen"]
     for index, suite in enumerate(suites):
         for decoding, line, fill in (("sampled", "-", None), ("greedy", "--", "white")):
             rows, colour = gains.filter(suite=suite, decoding=decoding), plotting.colour(index)

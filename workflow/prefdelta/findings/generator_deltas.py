@@ -13,7 +13,7 @@ from prefdelta.measure.intervals import mean_interval
 from prefdelta.measure.settings import ArmSettings
 from prefdelta.pairs.build import prompt_ranges, rated, sum_ratings
 from prefdelta.tables.check import Table
-from prefdelta.tables.io import read_batches, read_dimensions, rows_to_table, write_result_table
+from prefdelta.tables.io import judge_dimensions, read_batches, read_dimensions, rows_to_table, write_result_table
 from prefdelta.tables.stages import Traces
 
 
@@ -50,7 +50,7 @@ def tabulate_generator_deltas(
             )
             for generator, draws in generators.items()
         }
-        criteria = read_dimensions(next(file for (name, _), file in ratings.items() if name == judge)).criteria
+        criteria = judge_dimensions(ratings, judge).criteria
         for chosen, rejected in permutations(by_prompt, 2):
             both = on_same_prompts(by_prompt[chosen], by_prompt[rejected])
             ungraded = sum(int(accuracies[draw]["ungraded"].sum()) for side in (chosen, rejected) for draw in generators[side])

@@ -38,17 +38,11 @@ class FigureSettings(Strict):
     suites: list[str]
 
 
-class ExperimentFigureSettings(Strict):
-    """Of `plot_experiment`: ``arms`` by their names, and ``series``, of each the line or panel that it belongs to; the answer is
-    about the last of ``suites``."""
+class ExperimentFigureSettings(FigureSettings):
+    """Of `plot_experiment`: ``series`` are the lines or panels that its ``arms`` belong to; the answer is about the last of
+    ``suites``."""
 
-    title: str
-    question: str
-    caveat: str
-    figure: Literal["ladder", "bars", "sweep", "steps", "grid", "crossed"]
-    arms: list[str]
     series: list[str]
-    suites: list[str]
 
 
 class ShiftedArm(ArmSettings):

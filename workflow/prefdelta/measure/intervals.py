@@ -88,8 +88,8 @@ def contrast(
     doi 10.1080/01621459.1988.10478591). So the noise of single (seed, item) scores is counted three times, once by the seeds and
     twice by the items (what is drawn of n seeds has 2 / n as the sum of its squared weights): two of these are subtracted. The
     interval is the estimate -+ a quantile of Student's t x the bootstrap's standard deviation, with Satterthwaite's degrees of
-    freedom from the variance components: with three seeds a normal quantile would be far too short. A
-    side with one seed (the base policy, say) is taken as fixed, and the interval then speaks of items only.
+    freedom from the variance components: with three seeds a normal quantile would be far too short. A side with one seed (the
+    base policy, say) is taken as fixed, and the interval then speaks of items only.
     """
     rng = np.random.default_rng(seed)
     scaled = [coefficient * side for coefficient, side in zip(coefficients, sides, strict=True)]

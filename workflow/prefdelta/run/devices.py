@@ -36,8 +36,15 @@ def _own_folder() -> Path:
 
 def any_here() -> bool:
     """Whether this machine has a GPU that a job could `claim`."""
-    listing = shutil.which("nvidia-smi")
-    return bool(listing) and "GPU " in subprocess.run([str(listing), "-L"], capture_output=True, text=True).stdout
+    return bool(_here())
+
+
+def _here() -> list[str]:
+    """The UUIDs of this machine's GPUs."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
+    return [line.partition("UUID: ")[2].rstrip(")") for line in listed.splitlines() if line.startswith("GPU ")]
 
 
 def claim(n: int) -> None:
@@ -47,8 +54,7 @@ def claim(n: int) -> None:
     """
     if n == 0 or "CUDA_VISIBLE_DEVICES" in os.environ:
         return
-    listed = shutil.which("nvidia-smi") and subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
-    found = [line.partition("UUID: ")[2].rstrip(")") for line in (listed or "").splitlines() if line.startswith("GPU ")]
+    found = _here()
     taken: list[str] = []
     for uuid in found:
         lock = os.open(_own_folder() / f"{uuid}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

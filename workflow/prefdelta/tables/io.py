@@ -1,6 +1,6 @@
 """Writing and reading of tables, whose models are enforced both times: parquet between stages, CSV for results."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,11 @@ def read_dimensions(path: Path | str) -> Dimensions:
     """
     check_parquet(Path(path))
     return _dimensions(path)
+
+
+def judge_dimensions(ratings: Mapping[tuple[str, str], Path], judge: str) -> Dimensions:
+    """What ``judge`` rates, by the first of its tables among ``ratings``, by (judge, generator). Raises DamagedTableError."""
+    return read_dimensions(next(file for (name, _), file in ratings.items() if name == judge))
 
 
 def _dimensions(path: Path | str) -> Dimensions:
